@@ -1,0 +1,2 @@
+//! The farebox command.
+fn main() {}

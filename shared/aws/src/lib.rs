@@ -1,0 +1,1 @@
+//! The edges towards AWS: tables, queue, control plane.

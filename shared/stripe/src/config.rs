@@ -1,0 +1,101 @@
+//! Where Stripe is, who we are to it, and how long we wait.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Error;
+
+/// The API version that every call names (`Stripe-Version`), so that neither the account's default nor an upgrade in the
+/// dashboard changes what we read.
+///
+/// It is the version that the request builders of async-stripe 1.0.0-rc.10 were generated from. It lies after 2025-03-31.basil
+/// (billing periods are on subscription items, usage records are gone) and after 2026-04-22.dahlia (a meter event of more than
+/// 15 digits is refused in the answer, not silently afterwards). What 2026-09-30.endive itself breaks (`payment_method_types`,
+/// updates of `billing_cycle_anchor`) is nothing we send: <https://docs.stripe.com/changelog/endive>.
+pub const API_VERSION: &str = "2026-09-30.endive";
+
+/// Stripe's own address.
+const STRIPE: &str = "https://api.stripe.com";
+
+/// A secret or restricted key: <https://docs.stripe.com/keys>.
+///
+/// It has no `Debug`, `Display` or `Serialize`, so it can't reach a log:
+///
+/// ```compile_fail
+/// println!("{:?}", farebox_stripe::SecretKey::new("sk_test_1").unwrap());
+/// ```
+#[derive(Clone)]
+pub struct SecretKey(String);
+
+impl SecretKey {
+    /// Takes the key as Stripe shows it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is empty or holds anything but visible ASCII, such as the line end of the file it was read
+    /// from.
+    pub fn new(key: impl Into<String>) -> Result<Self, Error> {
+        let key = key.into();
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::Invalid("the secret key must be visible ASCII"));
+        }
+        Ok(Self(key))
+    }
+
+    /// Whether it moves real money: `sk_live_…`, `rk_live_…`.
+    pub fn is_live(&self) -> bool {
+        self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How a [`Client`](crate::Client) reaches Stripe.
+#[derive(Clone)]
+pub struct Config {
+    /// The key that every call is made with.
+    pub secret_key: SecretKey,
+    /// `http` or `https`, host and port, without `/v1`. Stripe's own address by default.
+    pub base_url: String,
+    /// The `Stripe-Version` of every call; [`API_VERSION`] by default.
+    pub api_version: String,
+    /// How long one TCP connection may take to open; 3 s by default.
+    pub connect_timeout: Duration,
+    /// How long a whole call may take, from its first byte to the last of the answer; 30 s by default. The ledger's claim
+    /// (5 minutes) is far longer, so a call never outlives it.
+    pub call_timeout: Duration,
+    /// Connections kept open without a call on them; 4 by default.
+    pub idle_connections_max: usize,
+    /// How long such a connection is kept; 30 s by default.
+    pub idle_timeout: Duration,
+    /// The largest answer that is read; 8 MiB by default. A page of 100 invoices stays well below it.
+    pub answer_bytes_max: usize,
+}
+
+impl Config {
+    /// The defaults, against Stripe itself.
+    pub fn new(secret_key: SecretKey) -> Self {
+        Self {
+            secret_key,
+            base_url: STRIPE.to_owned(),
+            api_version: API_VERSION.to_owned(),
+            connect_timeout: Duration::from_secs(3),
+            call_timeout: Duration::from_secs(30),
+            idle_connections_max: 4,
+            idle_timeout: Duration::from_secs(30),
+            answer_bytes_max: 8 * 1024 * 1024,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("base_url", &self.base_url)
+            .field("api_version", &self.api_version)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .finish_non_exhaustive()
+    }
+}

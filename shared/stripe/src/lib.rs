@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod catalog;
+mod client;
+mod config;
+mod customer;
+mod error;
+mod invoice;
+mod list;
+mod meter;
+mod price;
+mod reference;
+mod subscription;
+
+pub use catalog::Product;
+pub use client::Client;
+pub use config::{API_VERSION, Config, SecretKey};
+pub use customer::Customer;
+pub use error::Error;
+pub use invoice::{Invoice, InvoiceLine};
+pub use meter::{Meter, MeterEvent};
+pub use price::{Interval, Price, PriceStep, Recurring, TiersMode, UsagePriceSpec};
+pub use subscription::{Subscription, SubscriptionItem};
