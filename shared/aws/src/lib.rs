@@ -1,1 +1,66 @@
-//! The edges towards AWS: tables, queue, control plane.
+//! The edges of Farebox towards AWS: tables, the usage queue, and the control plane's writes.
+//!
+//! Everything here is the AWS SDK over its own wire protocol. The local system differs only in the endpoint that
+//! [`connect::Settings`] names.
+
+pub mod accounts;
+pub mod connect;
+pub mod control;
+pub mod counters;
+mod item;
+pub mod ledger;
+pub mod queue;
+pub mod random;
+pub mod schema;
+
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+
+/// A call to AWS that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service refused or could not be reached.
+    #[error("{operation}: {cause}")]
+    Call {
+        /// The operation and the table or queue.
+        operation: String,
+        /// The service's code and message, or what the network said.
+        cause: String,
+    },
+    /// An item in a table is not what this build writes.
+    #[error("{operation}: the item is not readable: {problem}")]
+    Item {
+        /// The operation and the table.
+        operation: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The request names something that does not exist or can't be.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else changed the same record at the same time, several times in a row.
+    #[error("{0} is being changed by somebody else; try again")]
+    Contended(String),
+}
+
+impl Error {
+    fn call<E, R>(operation: impl Into<String>, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        let cause = match error.as_service_error() {
+            Some(service) => format!(
+                "{}: {}",
+                service.code().unwrap_or("no error code"),
+                service.message().unwrap_or("no message")
+            ),
+            None => DisplayErrorContext(error).to_string(),
+        };
+        Self::Call { operation: operation.into(), cause }
+    }
+
+    fn item(operation: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Item { operation: operation.into(), problem: problem.into() }
+    }
+}

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Mints ids from a counter. They look like Stripe's: a prefix and base62.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Ids {
     minted: u64,
 }

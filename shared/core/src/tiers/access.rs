@@ -37,7 +37,7 @@ impl Catalog {
         self.access_route(tier, &route)
     }
 
-    fn access_route(&self, tier: Option<usize>, route: &Route<'_>) -> Access<'_> {
+    pub(super) fn access_route(&self, tier: Option<usize>, route: &Route<'_>) -> Access<'_> {
         let Some(deciding) = self.deciding(tier, route) else { return Access::NoSuchRoute };
         let tier = tier.and_then(|index| self.tiers.get(index)).filter(|_| deciding.is_open);
         let Some(tier) = tier else {

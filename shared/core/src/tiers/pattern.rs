@@ -235,9 +235,18 @@ impl Pattern {
         self.segments.len()
     }
 
+    pub(super) fn method_name(&self) -> Option<&'static str> {
+        self.method.map(Method::name)
+    }
+
     /// Requests that stand for all those that the pattern matches and no narrower pattern of the file does: a wildcard
-    /// is a text that no pattern names, the rest has each length up to `segments_max + 1`, and each method occurs.
-    pub(super) fn examples(&self, segments_max: usize) -> impl Iterator<Item = (&'static str, String)> {
+    /// is a text that no pattern names, the rest has each length up to `segments_max + 1`, and each of `methods` occurs
+    /// where the pattern leaves the method open.
+    pub(super) fn examples<'a>(
+        &'a self,
+        segments_max: usize,
+        methods: &'a [&'static str],
+    ) -> impl Iterator<Item = (&'static str, String)> + 'a {
         let mut path = String::new();
         for segment in &self.segments {
             path.push('/');
@@ -246,13 +255,15 @@ impl Pattern {
                 Segment::Exact(text) => text,
             });
         }
+        if self.segments.is_empty() && !self.rest {
+            path.push('/');
+        }
         let longest = if self.rest { (segments_max + 1).saturating_sub(self.segments.len()).max(1) } else { 0 };
-        let extras = usize::from(self.rest)..=longest;
-        let method = self.method;
-        extras.flat_map(move |extra| {
+        (usize::from(self.rest)..=longest).flat_map(move |extra| {
             let path = format!("{path}{}", format!("/{UNNAMED}").repeat(extra));
-            let methods = Method::ALL.into_iter().filter(move |one| method.is_none_or(|method| method == *one));
-            methods.map(move |method| (method.name(), path.clone()))
+            let own = self.method.map(Method::name).into_iter();
+            let open = methods.iter().copied().filter(move |_| self.method.is_none());
+            own.chain(open).map(move |method| (method, path.clone()))
         })
     }
 }

@@ -61,7 +61,7 @@ impl UsagePrice {
             if !fits(last) {
                 return last_that(below, last, fits);
             }
-            below = last;
+            below = below.max(last);
         }
         below
     }
@@ -69,7 +69,7 @@ impl UsagePrice {
 
 /// The largest number from `low` on that `fits`, where all smaller ones above `low` fit too and `high` does not.
 fn last_that(mut low: u64, mut high: u64, fits: impl Fn(u64) -> bool) -> u64 {
-    while high - low > 1 {
+    while high.saturating_sub(low) > 1 {
         let middle = low + (high - low) / 2;
         if fits(middle) {
             low = middle;

@@ -1,0 +1,110 @@
+//! The three tables and the queue, as the template deploys them and as the local system creates them.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
+
+use crate::{Error, connect::Clients};
+
+/// The index of the ledger that holds rows with work left to do.
+pub const WORK_INDEX: &str = "work";
+
+/// The names of the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Customers, keys and catalogs.
+    pub accounts: String,
+    /// Counter items.
+    pub counters: String,
+    /// Ledger rows and alerts.
+    pub ledger: String,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        let name = |part: &str| format!("farebox-{part}");
+        Self { accounts: name("accounts"), counters: name("counters"), ledger: name("ledger") }
+    }
+}
+
+/// Creates what is missing: the tables, and the usage queue with its dead-letter queue. Returns the usage queue's URL.
+///
+/// # Errors
+/// [`Error::Call`] if the service refuses.
+pub async fn create(clients: &Clients, tables: &Tables, queue: &str) -> Result<String, Error> {
+    let existing = clients
+        .dynamodb
+        .list_tables()
+        .send()
+        .await
+        .map_err(|e| Error::call("list tables", &e))?
+        .table_names
+        .unwrap_or_default();
+    for (name, has_sort_key) in [(&tables.accounts, Some("S")), (&tables.counters, None), (&tables.ledger, Some("N"))] {
+        if !existing.contains(name) {
+            create_table(clients, name, has_sort_key, *name == tables.ledger).await?;
+        }
+    }
+    create_queue(clients, queue).await
+}
+
+async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_work: bool) -> Result<(), Error> {
+    let attribute = |name: &str, kind: ScalarAttributeType| {
+        AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()
+    };
+    let element =
+        |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let built = |e: aws_smithy_types::error::operation::BuildError| Error::Refused(e.to_string());
+
+    let mut request = clients
+        .dynamodb
+        .create_table()
+        .table_name(name)
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute("pk", ScalarAttributeType::S).map_err(built)?)
+        .key_schema(element("pk", KeyType::Hash).map_err(built)?);
+    if let Some(kind) = sort {
+        let kind = if kind == "N" { ScalarAttributeType::N } else { ScalarAttributeType::S };
+        request = request
+            .attribute_definitions(attribute("sk", kind).map_err(built)?)
+            .key_schema(element("sk", KeyType::Range).map_err(built)?);
+    }
+    if has_work {
+        request = request
+            .attribute_definitions(attribute("work", ScalarAttributeType::S).map_err(built)?)
+            .attribute_definitions(attribute("due", ScalarAttributeType::N).map_err(built)?)
+            .global_secondary_indexes(
+                GlobalSecondaryIndex::builder()
+                    .index_name(WORK_INDEX)
+                    .key_schema(element("work", KeyType::Hash).map_err(built)?)
+                    .key_schema(element("due", KeyType::Range).map_err(built)?)
+                    .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+                    .build()
+                    .map_err(built)?,
+            );
+    }
+    request.send().await.map_err(|e| Error::call(format!("create table {name}"), &e))?;
+    Ok(())
+}
+
+async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
+    use aws_sdk_sqs::types::QueueAttributeName as Name;
+    let no_url = || Error::Refused("the queue has no URL".to_owned());
+    let dead = format!("{name}-dead");
+    let dead = clients.sqs.create_queue().queue_name(&dead).send().await;
+    let dead = dead.map_err(|e| Error::call("create dead-letter queue", &e))?.queue_url.ok_or_else(no_url)?;
+    let attributes = clients.sqs.get_queue_attributes().queue_url(dead).attribute_names(Name::QueueArn).send().await;
+    let attributes = attributes.map_err(|e| Error::call("read dead-letter queue", &e))?.attributes.unwrap_or_default();
+    let arn = attributes.get(&Name::QueueArn).cloned().unwrap_or_default();
+    let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"3"}}"#);
+    let queue = clients
+        .sqs
+        .create_queue()
+        .queue_name(name)
+        .attributes(Name::RedrivePolicy, redrive)
+        .attributes(Name::VisibilityTimeout, "180")
+        .send()
+        .await;
+    queue.map_err(|e| Error::call(format!("create queue {name}"), &e))?.queue_url.ok_or_else(no_url)
+}

@@ -1,0 +1,418 @@
+//! The ledger: one row per customer, shard, generation, meter and bucket, copied from the counter and reported once.
+//!
+//! ```text
+//!            fold (a message, larger units)
+//!             ╭──╮
+//!   absent ──▶ open ── seal the counter, freeze ──▶ sealed ── claim ──▶ sending ── delivered ──▶ reported ── prune, finish
+//!                │                                     │                  │  ▲╰─ retry later ─╯
+//!                ╰── 0 units, or nobody to bill ─▶ reported               │  ╰─ claim again after 5 minutes
+//!                                                                         ╰──▶ parked (the operator decides)
+//! ```
+//!
+//! Every step may run twice, in two workers at once, and be killed anywhere. What the report will say is frozen in the row
+//! before the first attempt; nothing works it out again.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    expression::{Expression, Value},
+    id::{CustomerId, Generation},
+    message::UsageMessage,
+    time::{Bucket, Timestamp},
+};
+
+/// A bucket is sealed this long after its end, so that messages under way are folded first.
+pub const SEAL_DELAY_S: u64 = 300;
+/// A claim that is older belongs to a worker that died; a worker drops its own before it gets so old.
+pub const CLAIM_LIFE_MS: u64 = 300_000;
+/// From this age on a report is asked for before it is sent: Stripe remembers an identifier for at least 24 hours
+/// (<https://docs.stripe.com/api/billing/meter-event/create>).
+pub const ASK_AFTER_S: u64 = 23 * 3_600;
+/// Stripe takes timestamps of the past 35 days; a day before that we stop (same page).
+pub const REPORT_WITHIN_S: u64 = 34 * 86_400;
+/// Over how many partitions of the work index rows are spread.
+pub const WORK_PARTITIONS: u32 = 4;
+
+/// What names a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    /// Whose units.
+    pub customer: CustomerId,
+    /// The counter item's shard.
+    pub shard: u32,
+    /// The counter item's life.
+    pub generation: Generation,
+    /// The meter.
+    pub meter: String,
+    /// The bucket's start, unix seconds.
+    pub bucket: u64,
+}
+
+impl RowKey {
+    /// The row that a message speaks of.
+    #[must_use]
+    pub fn of(message: &UsageMessage) -> Self {
+        Self {
+            customer: message.customer.clone(),
+            shard: message.shard,
+            generation: message.generation.clone(),
+            meter: message.meter.clone(),
+            bucket: message.bucket,
+        }
+    }
+
+    /// The table's partition key; the bucket is its sort key.
+    #[must_use]
+    pub fn partition(&self) -> String {
+        format!("{}#{}#{}#{}", self.customer, self.shard, self.generation, self.meter)
+    }
+
+    /// Reads the table's key.
+    #[must_use]
+    pub fn parse(partition: &str, bucket: u64) -> Option<Self> {
+        let mut parts = partition.split('#');
+        let key = Self {
+            customer: parts.next()?.to_owned().try_into().ok()?,
+            shard: parts.next()?.parse().ok()?,
+            generation: parts.next()?.to_owned().try_into().ok()?,
+            meter: parts.next()?.to_owned(),
+            bucket,
+        };
+        parts.next().is_none().then_some(key)
+    }
+
+    /// The identifier that Stripe knows the row's report by: the same for every attempt, another for every row.
+    #[must_use]
+    pub fn identifier(&self) -> String {
+        let digest = Sha256::digest(format!("{}#{}", self.partition(), self.bucket).as_bytes());
+        let mut text = String::from("farebox-");
+        for byte in digest {
+            text.push_str(&format!("{byte:02x}"));
+        }
+        text
+    }
+
+    /// The partition of the work index that the row waits in.
+    #[must_use]
+    pub fn work(&self) -> String {
+        work_partition(crc32fast::hash(self.customer.as_str().as_bytes()) % WORK_PARTITIONS)
+    }
+}
+
+impl fmt::Display for RowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.partition(), self.bucket)
+    }
+}
+
+/// The name of a partition of the work index.
+#[must_use]
+pub fn work_partition(n: u32) -> String {
+    format!("work-{n}")
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowState {
+    /// Units are folded in.
+    Open,
+    /// The bucket is closed and the report written down.
+    Sealed,
+    /// A report may be under way.
+    Sending,
+    /// Stripe has it, or there was nothing to report.
+    Reported,
+    /// It needs the operator.
+    Parked,
+}
+
+impl RowState {
+    /// The word in the table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowState::Open => "open",
+            RowState::Sealed => "sealed",
+            RowState::Sending => "sending",
+            RowState::Reported => "reported",
+            RowState::Parked => "parked",
+        }
+    }
+
+    /// Reads the word in the table.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Open, Self::Sealed, Self::Sending, Self::Reported, Self::Parked]
+            .into_iter()
+            .find(|state| state.as_str() == word)
+    }
+}
+
+/// A row as the table holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What names it.
+    pub key: RowKey,
+    /// Where it stands.
+    pub state: RowState,
+    /// The largest units that a message brought; the counter's own once sealed.
+    pub units: u64,
+    /// The bucket's end, unix seconds.
+    pub bucket_end: u64,
+    /// When something is to be done next, unix seconds.
+    pub due: u64,
+    /// What the report says. Set when sealed.
+    pub report: Option<Report>,
+    /// Who sends it, and since when.
+    pub claim: Option<Claim>,
+    /// How many times Stripe answered 5xx: part of the idempotency key, because a stored 500 is replayed.
+    pub faults: u64,
+    /// How many attempts ended without an outcome.
+    pub tries: u64,
+    /// How it became reported, or why it is parked.
+    pub outcome: Option<String>,
+}
+
+/// Everything that the report of a row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Units.
+    pub value: u64,
+    /// The customer in Stripe.
+    pub stripe_customer: String,
+    /// The meter's event name in Stripe.
+    pub event_name: String,
+    /// Unix seconds.
+    pub timestamp: u64,
+    /// Stripe's key against counting twice.
+    pub identifier: String,
+}
+
+/// A worker's hold on a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Random.
+    pub token: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// When a report is stamped: the bucket's first whole minute plus the generation's slot, so that no two rows of a customer
+/// and meter share a minute and each can be asked for alone. A bucket without that many whole minutes wraps around; one
+/// without any is stamped with its first second, which lies in the right billing period.
+#[must_use]
+pub fn report_timestamp(bucket: Bucket, slot: u32) -> u64 {
+    let first = bucket.start.div_ceil(60).saturating_mul(60);
+    match bucket.end.saturating_sub(first) / 60 {
+        0 => bucket.start,
+        minutes => first + u64::from(slot) % minutes * 60,
+    }
+}
+
+/// Whether a row's minute is surely its own: only then can its report be asked for.
+#[must_use]
+pub fn has_minute_of_its_own(bucket: Bucket, slot: u32) -> bool {
+    let first = bucket.start.div_ceil(60).saturating_mul(60);
+    u64::from(slot) < bucket.end.saturating_sub(first) / 60
+}
+
+impl Row {
+    /// The row's bucket.
+    #[must_use]
+    pub fn bucket(&self) -> Bucket {
+        Bucket { start: self.key.bucket, end: self.bucket_end }
+    }
+
+    /// The v1 `Idempotency-Key` of the next attempt: derived from the identifier, and moved on only after a 5xx was
+    /// received, because Stripe stores and replays those (<https://docs.stripe.com/api/idempotent_requests>).
+    #[must_use]
+    pub fn idempotency_key(report: &Report, faults: u64) -> String {
+        format!("{}-{faults}", report.identifier)
+    }
+}
+
+/// What to do with a claimed row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextStep {
+    /// Send the report.
+    Send,
+    /// Ask Stripe for the sum of this minute (unix seconds, end excluded): 0 means send at once, the row's value means
+    /// delivered, anything else parks it.
+    Ask {
+        /// The minute's start.
+        start: u64,
+        /// The minute's end.
+        end: u64,
+    },
+    /// Nothing safe is left to do.
+    Park(&'static str),
+    /// The claim is too old to act on; somebody else may hold the row.
+    Drop,
+}
+
+/// Chooses the next step right before the call to Stripe.
+#[must_use]
+pub fn next_step(row: &Row, now: Timestamp) -> NextStep {
+    let Some(claim) = &row.claim else { return NextStep::Drop };
+    // The call's own time-out is 30 s: it must be over before the claim can be taken.
+    if now.ms_since(claim.at) + 60_000 > CLAIM_LIFE_MS {
+        return NextStep::Drop;
+    }
+    let Some(report) = &row.report else { return NextStep::Drop };
+    if now.s() > row.key.bucket.saturating_add(REPORT_WITHIN_S) {
+        return NextStep::Park("older than 34 days: Stripe may not take it any more");
+    }
+    if now.s() <= row.key.bucket.saturating_add(ASK_AFTER_S) {
+        return NextStep::Send;
+    }
+    if !has_minute_of_its_own(row.bucket(), row.key.generation.slot()) {
+        return NextStep::Park("older than 23 hours, and its minute is shared: Stripe's sum can not tell whether it has it");
+    }
+    let start = report.timestamp - report.timestamp % 60;
+    NextStep::Ask { start, end: start + 60 }
+}
+
+/// Seconds until the next attempt after `tries` failed ones: one minute, doubled each time, at most half an hour.
+#[must_use]
+pub fn backoff_s(tries: u64) -> u64 {
+    60u64.saturating_mul(1 << tries.min(5)).min(1_800)
+}
+
+/// Opens the row, or raises its units; refused once it is not open, or when it already says as much.
+#[must_use]
+pub fn fold(key: &RowKey, bucket_end: u64, units: u64) -> Expression {
+    Expression::new(
+        "SET #state = :open, units = :units, bucket_end = if_not_exists(bucket_end, :end), \
+         #due = if_not_exists(#due, :due), #work = if_not_exists(#work, :work)",
+        "attribute_not_exists(#state) OR (#state = :open AND units < :units)",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .name("#work", "work")
+    .value(":open", "open")
+    .value(":units", units)
+    .value(":end", bucket_end)
+    .value(":due", bucket_end.saturating_add(SEAL_DELAY_S))
+    .value(":work", key.work())
+}
+
+/// Writes down what the report will say: open → sealed.
+#[must_use]
+pub fn freeze(report: &Report, now: Timestamp) -> Expression {
+    Expression::new(
+        "SET #state = :sealed, units = :value, #value = :value, stripe_customer = :customer, event_name = :event, \
+         #timestamp = :timestamp, #identifier = :identifier, #due = :now",
+        "#state = :open",
+    )
+    .name("#state", "state")
+    .name("#value", "value")
+    .name("#timestamp", "timestamp")
+    .name("#identifier", "identifier")
+    .name("#due", "due")
+    .value(":sealed", "sealed")
+    .value(":open", "open")
+    .value(":value", report.value)
+    .value(":customer", report.stripe_customer.as_str())
+    .value(":event", report.event_name.as_str())
+    .value(":timestamp", report.timestamp)
+    .value(":identifier", report.identifier.as_str())
+    .value(":now", now.s())
+}
+
+/// Closes a row that has nothing to report: open → reported.
+#[must_use]
+pub fn close(units: u64, why: &str, now: Timestamp) -> Expression {
+    Expression::new("SET #state = :reported, units = :units, outcome = :why, #due = :now", "#state = :open")
+        .name("#state", "state")
+        .name("#due", "due")
+        .value(":reported", "reported")
+        .value(":open", "open")
+        .value(":units", units)
+        .value(":why", why)
+        .value(":now", now.s())
+}
+
+/// Takes a row to send it: sealed → sending, or sending with a dead worker's claim.
+#[must_use]
+pub fn claim(claim: &Claim) -> Expression {
+    Expression::new(
+        "SET #state = :sending, claim = :claim, claimed_at = :now",
+        "#state = :sealed OR (#state = :sending AND (attribute_not_exists(claim) OR claimed_at <= :stale))",
+    )
+    .name("#state", "state")
+    .value(":sending", "sending")
+    .value(":sealed", "sealed")
+    .value(":claim", claim.token.as_str())
+    .value(":now", claim.at.ms())
+    .value(":stale", claim.at.ms().saturating_sub(CLAIM_LIFE_MS))
+}
+
+/// Stripe has the report: sending → reported, whoever holds the claim.
+#[must_use]
+pub fn delivered(how: &str, now: Timestamp) -> Expression {
+    Expression::new("SET #state = :reported, outcome = :how, #due = :now REMOVE claim", "#state = :sending")
+        .name("#state", "state")
+        .name("#due", "due")
+        .value(":reported", "reported")
+        .value(":sending", "sending")
+        .value(":how", how)
+        .value(":now", now.s())
+}
+
+/// The attempt ended without an outcome: the row waits. `fault` moves the idempotency key on.
+#[must_use]
+pub fn retry_later(token: &str, tries: u64, fault: bool, now: Timestamp) -> Expression {
+    Expression::new(
+        "SET #due = :due, tries = :tries, faults = if_not_exists(faults, :zero) + :fault REMOVE claim",
+        "#state = :sending AND claim = :claim",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .value(":sending", "sending")
+    .value(":claim", token)
+    .value(":due", now.s().saturating_add(backoff_s(tries)))
+    .value(":tries", tries.saturating_add(1))
+    .value(":zero", 0)
+    .value(":fault", u64::from(fault))
+}
+
+/// Nothing safe is left to do: the operator decides. The row leaves the work index and is reported loudly.
+#[must_use]
+pub fn park(token: &str, why: &str) -> Expression {
+    Expression::new("SET #state = :parked, outcome = :why REMOVE claim, #work", "#state = :sending AND claim = :claim")
+        .name("#state", "state")
+        .name("#work", "work")
+        .value(":parked", "parked")
+        .value(":sending", "sending")
+        .value(":claim", token)
+        .value(":why", why)
+}
+
+/// The counter is pruned, nothing is left to do: the row leaves the work index.
+#[must_use]
+pub fn finish() -> Expression {
+    Expression::new("REMOVE #work", "#state = :reported")
+        .name("#state", "state")
+        .name("#work", "work")
+        .value(":reported", Value::from("reported"))
+}
+
+impl From<String> for Value {
+    fn from(s: String) -> Self {
+        Value::S(s)
+    }
+}
+
+/// The thresholds, in percent of the included units, that `units` have reached, lowest first.
+#[must_use]
+pub fn thresholds_reached(units: u64, included: u64, warn_percent: u8) -> Vec<u64> {
+    let mut percents = [u64::from(warn_percent), 100, 120];
+    percents.sort_unstable();
+    let is_reached =
+        |percent: &u64| included > 0 && u128::from(units) * 100 >= u128::from(included) * u128::from(*percent);
+    let mut reached: Vec<u64> = percents.into_iter().filter(is_reached).collect();
+    reached.dedup();
+    reached
+}
