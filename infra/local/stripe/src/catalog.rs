@@ -12,11 +12,7 @@ use crate::{
     money::{Decimal, shown},
     state::State,
     table::{Object, Table},
-    wire::{
-        error::ApiError,
-        form::Params,
-        list::Page,
-    },
+    wire::{error::ApiError, form::Params, list::Page},
 };
 
 /// Free pairs on an object, in the order of their keys.
@@ -154,7 +150,9 @@ pub(crate) struct Charge {
 impl Price {
     /// The meter whose usage this price bills.
     pub(crate) fn meter(&self) -> Option<&str> {
-        self.recurring.as_ref().and_then(|recurring| recurring.meter.as_deref())
+        self.recurring
+            .as_ref()
+            .and_then(|recurring| recurring.meter.as_deref())
     }
 
     /// What `quantity` units cost, line by line. A per-unit and a volume price make one line; a graduated price makes one per
@@ -162,14 +160,17 @@ impl Price {
     /// With quantity 0 the first tier counts as reached.
     pub(crate) fn charges(&self, quantity: i64, product: &Product) -> Vec<Charge> {
         let name = &product.name;
-        let every = self.recurring.as_ref().map_or_else(String::new, |recurring| {
-            let Interval { unit, count } = recurring.interval;
-            if count == 1 {
-                format!(" / {}", unit.word())
-            } else {
-                format!(" every {count} {}s", unit.word())
-            }
-        });
+        let every = self
+            .recurring
+            .as_ref()
+            .map_or_else(String::new, |recurring| {
+                let Interval { unit, count } = recurring.interval;
+                if count == 1 {
+                    format!(" / {}", unit.word())
+                } else {
+                    format!(" every {count} {}s", unit.word())
+                }
+            });
         let counted = |quantity: i64| match &product.unit_label {
             Some(label) => format!("{quantity} {label} × {name}"),
             None => format!("{quantity} × {name}"),
@@ -178,7 +179,11 @@ impl Price {
             amount: unit.times(quantity),
             quantity,
             unit: Some(unit),
-            description: format!("{} ({tier}at {}{every})", counted(quantity), shown(unit, &self.currency)),
+            description: format!(
+                "{} ({tier}at {}{every})",
+                counted(quantity),
+                shown(unit, &self.currency)
+            ),
         };
         let flat = |flat: Decimal, tier: &str| Charge {
             amount: flat.times(1),
@@ -189,15 +194,21 @@ impl Price {
         let in_tier = |quantity: i64, number: usize, tier: &Tier| {
             let label = format!("Tier {number} ");
             let units = tier.unit.map(|unit| per_unit(quantity, unit, &label));
-            units.into_iter().chain(tier.flat.map(|amount| flat(amount, &label)))
+            units
+                .into_iter()
+                .chain(tier.flat.map(|amount| flat(amount, &label)))
         };
         match &self.scheme {
             Scheme::PerUnit(unit) => {
-                let billed = self.transform.map_or(quantity, |transform| transform.apply(quantity));
+                let billed = self
+                    .transform
+                    .map_or(quantity, |transform| transform.apply(quantity));
                 vec![per_unit(billed, *unit, "")]
             }
             Scheme::Tiered(TiersMode::Volume, tiers) => {
-                let reached = tiers.iter().position(|tier| tier.up_to.is_none_or(|up_to| quantity <= up_to));
+                let reached = tiers
+                    .iter()
+                    .position(|tier| tier.up_to.is_none_or(|up_to| quantity <= up_to));
                 let reached = reached.unwrap_or(tiers.len() - 1);
                 in_tier(quantity, reached + 1, &tiers[reached]).collect()
             }
@@ -341,28 +352,50 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// The product of a price. A price can't be made without one, and products are never removed.
     pub(crate) fn product_of(&self, price: &Price) -> &Product {
-        self.products.find(&price.product).expect("a price's product exists")
+        self.products
+            .find(&price.product)
+            .expect("a price's product exists")
     }
 
     fn holder_of(&self, lookup_key: &str) -> Option<&Price> {
-        self.prices.iter().find(|price| price.lookup_key.as_deref() == Some(lookup_key))
+        self.prices
+            .iter()
+            .find(|price| price.lookup_key.as_deref() == Some(lookup_key))
     }
 }
 
 impl State {
-    pub(crate) fn create_product(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn create_product(
+        &mut self,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let id = params.text("id")?;
         let name = params.required("name")?;
         let description = params.text("description")?;
         let unit_label = params.text("unit_label")?;
         let active = params.boolean("active")?.unwrap_or(true);
         let pairs = params.pairs("metadata")?;
-        params.ignore(&["images", "marketing_features", "shippable", "statement_descriptor", "tax_code", "type", "url"]);
+        params.ignore(&[
+            "images",
+            "marketing_features",
+            "shippable",
+            "statement_descriptor",
+            "tax_code",
+            "type",
+            "url",
+        ]);
         params.finish()?;
-        if let Some(id) = id.as_deref().filter(|id| self.catalog.products.find(id).is_some()) {
-            return Err(ApiError::refused(format!("Product already exists. (ID: {id})"))
-                .code("resource_already_exists")
-                .param("id"));
+        if let Some(id) = id
+            .as_deref()
+            .filter(|id| self.catalog.products.find(id).is_some())
+        {
+            return Err(
+                ApiError::refused(format!("Product already exists. (ID: {id})"))
+                    .code("resource_already_exists")
+                    .param("id"),
+            );
         }
         let product = self.new_product(id, name, active, pairs, at);
         let product = Product {
@@ -376,7 +409,14 @@ impl State {
         Ok(rendered)
     }
 
-    fn new_product(&mut self, id: Option<String>, name: String, active: bool, pairs: Vec<(String, String)>, at: i64) -> Product {
+    fn new_product(
+        &mut self,
+        id: Option<String>,
+        name: String,
+        active: bool,
+        pairs: Vec<(String, String)>,
+        at: i64,
+    ) -> Product {
         let mut metadata = Metadata::new();
         merge(&mut metadata, pairs);
         Product {
@@ -392,7 +432,13 @@ impl State {
         }
     }
 
-    pub(crate) fn update_product(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn update_product(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut product = self.catalog.products.get(id, "id")?.clone();
         let before = product.render();
         if let Some(name) = params.text("name")? {
@@ -412,12 +458,25 @@ impl State {
             product.default_price = Some(price);
         }
         merge(&mut product.metadata, params.pairs("metadata")?);
-        params.ignore(&["images", "marketing_features", "shippable", "statement_descriptor", "tax_code", "url"]);
+        params.ignore(&[
+            "images",
+            "marketing_features",
+            "shippable",
+            "statement_descriptor",
+            "tax_code",
+            "url",
+        ]);
         params.finish()?;
         product.updated = at;
         let rendered = product.render();
         self.catalog.products.put(product);
-        self.emit(at, cause, "product.updated", rendered.clone(), Some(&before));
+        self.emit(
+            at,
+            cause,
+            "product.updated",
+            rendered.clone(),
+            Some(&before),
+        );
         Ok(rendered)
     }
 
@@ -427,15 +486,30 @@ impl State {
         let ids = params.texts("ids")?;
         params.finish()?;
         let rows = self.catalog.products.newest_first(None).filter(|product| {
-            active.is_none_or(|active| product.active == active) && ids.as_ref().is_none_or(|ids| ids.contains(&product.id))
+            active.is_none_or(|active| product.active == active)
+                && ids.as_ref().is_none_or(|ids| ids.contains(&product.id))
         });
-        page.cut(rows, |product| product.id(), |product| product.render(), Product::NOUN, "/v1/products")
+        page.cut(
+            rows,
+            |product| product.id(),
+            |product| product.render(),
+            Product::NOUN,
+            "/v1/products",
+        )
     }
 
-    pub(crate) fn create_price(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn create_price(
+        &mut self,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let currency = take_currency(&mut params)?;
         let product = params.text("product")?;
-        let product_data = params.level("product_data")?.map(take_product_data).transpose()?;
+        let product_data = params
+            .level("product_data")?
+            .map(take_product_data)
+            .transpose()?;
         let recurring = self.take_recurring(&mut params)?;
         let scheme = take_scheme(&mut params)?;
         let transform = take_transform(&mut params, &scheme)?;
@@ -443,7 +517,9 @@ impl State {
         let lookup_key = params.text("lookup_key")?;
         let transfer = params.boolean("transfer_lookup_key")?.unwrap_or(false);
         let active = params.boolean("active")?.unwrap_or(true);
-        let tax_behavior = params.choice("tax_behavior", &TAX_BEHAVIORS)?.unwrap_or("unspecified");
+        let tax_behavior = params
+            .choice("tax_behavior", &TAX_BEHAVIORS)?
+            .unwrap_or("unspecified");
         let pairs = params.pairs("metadata")?;
         params.finish()?;
         match (&product, &product_data) {
@@ -497,7 +573,13 @@ impl State {
         Ok(rendered)
     }
 
-    pub(crate) fn update_price(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn update_price(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut price = self.catalog.prices.get(id, "price")?.clone();
         let before = price.render();
         if let Some(active) = params.boolean("active")? {
@@ -525,7 +607,12 @@ impl State {
 
     /// A lookup key is unique; `transfer` takes it from the price that holds it.
     /// <https://docs.stripe.com/products-prices/manage-prices#lookup-keys>
-    fn claim_lookup_key(&mut self, key: Option<&str>, transfer: bool, by: Option<&str>) -> Result<(), ApiError> {
+    fn claim_lookup_key(
+        &mut self,
+        key: Option<&str>,
+        transfer: bool,
+        by: Option<&str>,
+    ) -> Result<(), ApiError> {
         let Some(holder) = key.and_then(|key| self.catalog.holder_of(key)) else {
             return Ok(());
         };
@@ -568,14 +655,36 @@ impl State {
         params.finish()?;
         let rows = self.catalog.prices.newest_first(None).filter(|price| {
             active.is_none_or(|active| price.active == active)
-                && product.as_ref().is_none_or(|product| price.product == *product)
-                && currency.as_ref().is_none_or(|currency| price.currency == *currency)
+                && product
+                    .as_ref()
+                    .is_none_or(|product| price.product == *product)
+                && currency
+                    .as_ref()
+                    .is_none_or(|currency| price.currency == *currency)
                 && recurring.is_none_or(|recurring| price.recurring.is_some() == recurring)
-                && meter.as_ref().is_none_or(|meter| price.meter() == Some(meter))
-                && unit.is_none_or(|unit| price.recurring.as_ref().is_some_and(|recurring| recurring.interval.unit == unit))
-                && keys.as_ref().is_none_or(|keys| price.lookup_key.as_ref().is_some_and(|key| keys.contains(key)))
+                && meter
+                    .as_ref()
+                    .is_none_or(|meter| price.meter() == Some(meter))
+                && unit.is_none_or(|unit| {
+                    price
+                        .recurring
+                        .as_ref()
+                        .is_some_and(|recurring| recurring.interval.unit == unit)
+                })
+                && keys.as_ref().is_none_or(|keys| {
+                    price
+                        .lookup_key
+                        .as_ref()
+                        .is_some_and(|key| keys.contains(key))
+                })
         });
-        page.cut(rows, |price| price.id(), |price| price.render(), Price::NOUN, "/v1/prices")
+        page.cut(
+            rows,
+            |price| price.id(),
+            |price| price.render(),
+            Price::NOUN,
+            "/v1/prices",
+        )
     }
 
     /// A metered price names its meter since 2025-03-31.basil.
@@ -591,7 +700,11 @@ impl State {
         if !(1..=unit.count_max()).contains(&count) {
             return Err(ApiError::invalid(
                 "recurring[interval_count]",
-                format!("`interval_count` must be between 1 and {} for the interval {}.", unit.count_max(), unit.word()),
+                format!(
+                    "`interval_count` must be between 1 and {} for the interval {}.",
+                    unit.count_max(),
+                    unit.word()
+                ),
             ));
         }
         let metered = level
@@ -601,7 +714,10 @@ impl State {
         let trial_period_days = level.natural("trial_period_days")?;
         level.finish()?;
         match (&meter, metered) {
-            (Some(meter), true) => self.meters.get(meter, "recurring[meter]")?.require_active("recurring[meter]")?,
+            (Some(meter), true) => self
+                .meters
+                .get(meter, "recurring[meter]")?
+                .require_active("recurring[meter]")?,
             (None, true) => return Err(ApiError::missing("recurring[meter]")),
             (Some(_), false) => {
                 return Err(ApiError::invalid(
@@ -634,14 +750,21 @@ pub(crate) fn take_currency(params: &mut Params) -> Result<String, ApiError> {
     if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_lowercase()) {
         Ok(currency)
     } else {
-        Err(ApiError::invalid("currency", format!("Invalid currency: {currency}.")))
+        Err(ApiError::invalid(
+            "currency",
+            format!("Invalid currency: {currency}."),
+        ))
     }
 }
 
 type ProductData = (String, Option<String>, Vec<(String, String)>);
 
 fn take_product_data(mut level: Params) -> Result<ProductData, ApiError> {
-    let data = (level.required("name")?, level.text("unit_label")?, level.pairs("metadata")?);
+    let data = (
+        level.required("name")?,
+        level.text("unit_label")?,
+        level.pairs("metadata")?,
+    );
     level.ignore(&["active", "statement_descriptor", "tax_code"]);
     level.finish()?;
     Ok(data)
@@ -652,7 +775,13 @@ fn take_scheme(params: &mut Params) -> Result<Scheme, ApiError> {
         .choice("billing_scheme", &[("per_unit", false), ("tiered", true)])?
         .unwrap_or(false);
     let unit = take_amount(params, "unit_amount")?;
-    let mode = params.choice("tiers_mode", &[("graduated", TiersMode::Graduated), ("volume", TiersMode::Volume)])?;
+    let mode = params.choice(
+        "tiers_mode",
+        &[
+            ("graduated", TiersMode::Graduated),
+            ("volume", TiersMode::Volume),
+        ],
+    )?;
     let tiers = params.levels("tiers")?;
     if !tiered {
         if tiers.is_some() || mode.is_some() {
@@ -685,7 +814,12 @@ fn take_tier(mut level: Params) -> Result<Tier, ApiError> {
         "inf" => None,
         number => match number.parse() {
             Ok(number) if number > 0 => Some(number),
-            _ => return Err(ApiError::invalid(name, format!("Invalid integer: {number}")).code("parameter_invalid_integer")),
+            _ => {
+                return Err(
+                    ApiError::invalid(name, format!("Invalid integer: {number}"))
+                        .code("parameter_invalid_integer"),
+                );
+            }
         },
     };
     let amounts = level.name("unit_amount");
@@ -708,8 +842,14 @@ fn check_bounds(tiers: &[Tier]) -> Result<(), ApiError> {
             "The last tier, and only the last tier, must have `up_to` set to `inf`.",
         ));
     }
-    if bounded.windows(2).any(|pair| pair[0].up_to >= pair[1].up_to) {
-        return Err(ApiError::invalid("tiers", "Each tier's `up_to` must be greater than the previous tier's."));
+    if bounded
+        .windows(2)
+        .any(|pair| pair[0].up_to >= pair[1].up_to)
+    {
+        return Err(ApiError::invalid(
+            "tiers",
+            "Each tier's `up_to` must be greater than the previous tier's.",
+        ));
     }
     Ok(())
 }
@@ -724,7 +864,10 @@ fn take_amount(params: &mut Params, name: &str) -> Result<Option<Decimal>, ApiEr
         (Some(whole), None) => Ok(Some(Decimal::whole(whole))),
         (None, Some(text)) => match Decimal::parse(&text) {
             Some(amount) => Ok(Some(amount)),
-            None => Err(ApiError::invalid(params.name(&decimal_name), format!("Invalid decimal: {text}"))),
+            None => Err(ApiError::invalid(
+                params.name(&decimal_name),
+                format!("Invalid decimal: {text}"),
+            )),
         },
         (Some(_), Some(_)) => Err(ApiError::invalid(
             params.name(&decimal_name),

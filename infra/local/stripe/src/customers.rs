@@ -113,7 +113,12 @@ impl State {
         Ok(customer)
     }
 
-    pub(crate) fn create_customer(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn create_customer(
+        &mut self,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut customer = Customer {
             id: String::new(),
             email: None,
@@ -143,20 +148,38 @@ impl State {
         Ok(rendered)
     }
 
-    pub(crate) fn update_customer(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn update_customer(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut customer = self.live_customer(id, "id")?.clone();
         let before = customer.render();
         customer.read(&mut params)?;
         params.finish()?;
         let rendered = customer.render();
         self.customers.put(customer);
-        self.emit(at, cause, "customer.updated", rendered.clone(), Some(&before));
+        self.emit(
+            at,
+            cause,
+            "customer.updated",
+            rendered.clone(),
+            Some(&before),
+        );
         Ok(rendered)
     }
 
     /// Deleting a customer cancels its subscriptions at once; nothing more is billed.
     /// <https://docs.stripe.com/api/customers/delete>
-    pub(crate) fn delete_customer(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn delete_customer(
+        &mut self,
+        id: &str,
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         params.finish()?;
         let mut customer = self.live_customer(id, "id")?.clone();
         let rendered = customer.render();
@@ -172,10 +195,18 @@ impl State {
         let page = Page::take(&mut params)?;
         let email = params.text("email")?;
         params.finish()?;
-        let rows = self
-            .customers
-            .newest_first(None)
-            .filter(|customer| !customer.deleted && email.as_ref().is_none_or(|email| customer.email.as_ref() == Some(email)));
-        page.cut(rows, |customer| customer.id(), |customer| customer.render(), Customer::NOUN, "/v1/customers")
+        let rows = self.customers.newest_first(None).filter(|customer| {
+            !customer.deleted
+                && email
+                    .as_ref()
+                    .is_none_or(|email| customer.email.as_ref() == Some(email))
+        });
+        page.cut(
+            rows,
+            |customer| customer.id(),
+            |customer| customer.render(),
+            Customer::NOUN,
+            "/v1/customers",
+        )
     }
 }

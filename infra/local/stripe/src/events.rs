@@ -30,7 +30,15 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// A snapshot event: `object` as it is after the change, and `before` as it was, for an update.
-    pub(crate) fn snapshot(&mut self, ids: &mut Ids, at: i64, cause: &Cause, kind: &str, object: Value, before: Option<&Value>) {
+    pub(crate) fn snapshot(
+        &mut self,
+        ids: &mut Ids,
+        at: i64,
+        cause: &Cause,
+        kind: &str,
+        object: Value,
+        before: Option<&Value>,
+    ) {
         let mut data = Map::new();
         if let Some(previous) = before.map(|before| previous_attributes(before, &object)) {
             data.insert("previous_attributes".into(), previous);
@@ -55,7 +63,15 @@ impl EventLog {
 
     /// The thin event about a meter event that was accepted and then found invalid.
     /// <https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage#handle-meter-event-errors>
-    pub(crate) fn meter_error(&mut self, ids: &mut Ids, at: i64, meter: &str, code: &str, message: &str, identifier: &str) {
+    pub(crate) fn meter_error(
+        &mut self,
+        ids: &mut Ids,
+        at: i64,
+        meter: &str,
+        code: &str,
+        message: &str,
+        identifier: &str,
+    ) {
         let id = ids.mint(Kind::ThinEvent);
         let window = at - at.rem_euclid(10);
         self.push(
@@ -115,6 +131,12 @@ fn previous_attributes(before: &Value, after: &Value) -> Value {
     let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else {
         return json!({});
     };
-    let changed = before.iter().filter(|(name, value)| after.get(*name) != Some(value));
-    Value::Object(changed.map(|(name, value)| (name.clone(), value.clone())).collect())
+    let changed = before
+        .iter()
+        .filter(|(name, value)| after.get(*name) != Some(value));
+    Value::Object(
+        changed
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    )
 }

@@ -60,8 +60,15 @@ impl Kind {
 
 /// `length` base62 digits (at most 42) of the hash of `kind` and `seed`.
 fn base62(kind: &str, seed: &[u8], length: usize) -> String {
-    let mut hash: [u8; 32] = Sha256::new().chain_update(kind).chain_update([0]).chain_update(seed).finalize().into();
-    (0..length).map(|_| char::from(BASE62[usize::from(divide_by_62(&mut hash))])).collect()
+    let mut hash: [u8; 32] = Sha256::new()
+        .chain_update(kind)
+        .chain_update([0])
+        .chain_update(seed)
+        .finalize()
+        .into();
+    (0..length)
+        .map(|_| char::from(BASE62[usize::from(divide_by_62(&mut hash))]))
+        .collect()
 }
 
 /// Divides a big-endian number in place; gives the remainder.

@@ -51,8 +51,12 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    const WORDS: [(&'static str, Self); 4] =
-        [("draft", Self::Draft), ("open", Self::Open), ("paid", Self::Paid), ("void", Self::Void)];
+    const WORDS: [(&'static str, Self); 4] = [
+        ("draft", Self::Draft),
+        ("open", Self::Open),
+        ("paid", Self::Paid),
+        ("void", Self::Void),
+    ];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -83,7 +87,12 @@ pub(crate) struct Line {
 
 impl Line {
     /// The lines of an item that is billed for a period.
-    pub(crate) fn of(charges: Vec<Charge>, price: &Price, item: &str, period: (i64, i64)) -> Vec<Self> {
+    pub(crate) fn of(
+        charges: Vec<Charge>,
+        price: &Price,
+        item: &str,
+        period: (i64, i64),
+    ) -> Vec<Self> {
         let line = |charge: Charge| Self {
             amount: charge.amount,
             quantity: charge.quantity,
@@ -173,8 +182,17 @@ impl State {
         cause: &Cause,
     ) -> String {
         let id = self.ids.mint(Kind::Invoice);
-        let invoice = Invoice::draft(id.clone(), subscription, reason, period, entries, at, self.settings.invoice_grace_s);
-        self.due.insert((invoice.finalizes_at, Due::Finalize(id.clone())));
+        let invoice = Invoice::draft(
+            id.clone(),
+            subscription,
+            reason,
+            period,
+            entries,
+            at,
+            self.settings.invoice_grace_s,
+        );
+        self.due
+            .insert((invoice.finalizes_at, Due::Finalize(id.clone())));
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
         self.emit(at, cause, "invoice.created", rendered, None);
@@ -184,15 +202,24 @@ impl State {
     /// Finalizes a draft: counts the usage for the last time, applies the customer's balance, numbers the invoice, and lets the
     /// customer pay. Every payment works.
     pub(crate) fn finalize_invoice(&mut self, id: &str, at: i64, cause: &Cause) {
-        let Some(draft) = self.invoices.find(id).filter(|invoice| invoice.status == Status::Draft) else {
+        let Some(draft) = self
+            .invoices
+            .find(id)
+            .filter(|invoice| invoice.status == Status::Draft)
+        else {
             return;
         };
         let mut invoice = draft.clone();
-        invoice.entries = (0..draft.entries.len()).map(|index| Entry::Lines(self.entry_lines(draft, index, i64::MAX))).collect();
+        invoice.entries = (0..draft.entries.len())
+            .map(|index| Entry::Lines(self.entry_lines(draft, index, i64::MAX)))
+            .collect();
         let total = self.total(&invoice, at);
         if let Some(mut customer) = self.customers.find(&invoice.customer).cloned() {
             customer.invoices_numbered += 1;
-            invoice.number = Some(format!("{}-{:04}", customer.invoice_prefix, customer.invoices_numbered));
+            invoice.number = Some(format!(
+                "{}-{:04}",
+                customer.invoice_prefix, customer.invoices_numbered
+            ));
             let before = customer.balance;
             customer.balance = (before + total).min(0);
             invoice.balance = Some((before, customer.balance));
@@ -211,7 +238,12 @@ impl State {
     fn pay_invoice(&mut self, mut invoice: Invoice, at: i64, cause: &Cause) {
         invoice.status = Status::Paid;
         invoice.paid_at = Some(at);
-        self.put_invoice(invoice, at, cause, &["invoice.paid", "invoice.payment_succeeded"]);
+        self.put_invoice(
+            invoice,
+            at,
+            cause,
+            &["invoice.paid", "invoice.payment_succeeded"],
+        );
     }
 
     fn put_invoice(&mut self, invoice: Invoice, at: i64, cause: &Cause, kinds: &[&str]) {
@@ -231,14 +263,26 @@ impl State {
     }
 
     /// What a span of metered usage costs: "the sum of meter events whose timestamp is in [start, end)".
-    pub(crate) fn usage_lines(&self, customer: &str, usage: &UsageSpan, received_by: i64) -> Vec<Line> {
+    pub(crate) fn usage_lines(
+        &self,
+        customer: &str,
+        usage: &UsageSpan,
+        received_by: i64,
+    ) -> Vec<Line> {
         let Some(price) = self.catalog.prices.find(&usage.price) else {
             return Vec::new();
         };
         let meter = price.meter().unwrap_or_default();
-        let quantity = self.meters.quantity(meter, customer, usage.span.clone(), received_by);
+        let quantity = self
+            .meters
+            .quantity(meter, customer, usage.span.clone(), received_by);
         let charges = price.charges(quantity, self.catalog.product_of(price));
-        Line::of(charges, price, &usage.item, (usage.span.start, usage.span.end))
+        Line::of(
+            charges,
+            price,
+            &usage.item,
+            (usage.span.start, usage.span.end),
+        )
     }
 
     /// All lines with their ids. Usage on drafts lags like the summaries: "aggregated usage in meter event summaries and on
@@ -247,7 +291,11 @@ impl State {
         let received_by = at - self.settings.summary_lag_s;
         let mut lines = Vec::new();
         for entry in 0..invoice.entries.len() {
-            for (index, line) in self.entry_lines(invoice, entry, received_by).into_iter().enumerate() {
+            for (index, line) in self
+                .entry_lines(invoice, entry, received_by)
+                .into_iter()
+                .enumerate()
+            {
                 let seed = format!("{}/{entry}/{index}", invoice.id);
                 lines.push((Kind::InvoiceLine.shape(seed.as_bytes()), line));
             }
@@ -256,7 +304,9 @@ impl State {
     }
 
     fn total(&self, invoice: &Invoice, at: i64) -> i64 {
-        self.lines(invoice, at).iter().fold(0i64, |total, (_, line)| total.saturating_add(line.amount))
+        self.lines(invoice, at)
+            .iter()
+            .fold(0i64, |total, (_, line)| total.saturating_add(line.amount))
     }
 
     /// The sums, as they are (or for a draft would be) billed.
@@ -266,12 +316,20 @@ impl State {
 
     pub(crate) fn render_invoice(&self, invoice: &Invoice, at: i64) -> Value {
         let lines = self.lines(invoice, at);
-        let total = lines.iter().fold(0i64, |total, (_, line)| total.saturating_add(line.amount));
+        let total = lines
+            .iter()
+            .fold(0i64, |total, (_, line)| total.saturating_add(line.amount));
         let sums = sums_of(invoice, total);
-        let rendered: Vec<Value> = lines.iter().take(LINES_EMBEDDED).map(|(id, line)| invoice.render_line(id, line)).collect();
+        let rendered: Vec<Value> = lines
+            .iter()
+            .take(LINES_EMBEDDED)
+            .map(|(id, line)| invoice.render_line(id, line))
+            .collect();
         let customer = self.customers.find(&invoice.customer);
         let subscription = self.subscriptions.find(&invoice.subscription);
-        let balance = invoice.balance.or_else(|| customer.map(|customer| (customer.balance, customer.balance)));
+        let balance = invoice
+            .balance
+            .or_else(|| customer.map(|customer| (customer.balance, customer.balance)));
         let draft = invoice.status == Status::Draft;
         json!({
             "id": invoice.id,
@@ -375,24 +433,52 @@ impl State {
         let status = params.choice("status", &Status::WORDS)?;
         let created = CreatedFilter::take(&mut params)?;
         params.finish()?;
-        let rows = self.invoices.newest_first(customer.as_deref()).filter(|invoice| {
-            subscription.as_ref().is_none_or(|subscription| invoice.subscription == *subscription)
-                && status.is_none_or(|status| invoice.status == status)
-                && created.admits(invoice.created)
-        });
-        page.cut(rows, |invoice| invoice.id(), |invoice| self.render_invoice(invoice, at), Invoice::NOUN, "/v1/invoices")
+        let rows = self
+            .invoices
+            .newest_first(customer.as_deref())
+            .filter(|invoice| {
+                subscription
+                    .as_ref()
+                    .is_none_or(|subscription| invoice.subscription == *subscription)
+                    && status.is_none_or(|status| invoice.status == status)
+                    && created.admits(invoice.created)
+            });
+        page.cut(
+            rows,
+            |invoice| invoice.id(),
+            |invoice| self.render_invoice(invoice, at),
+            Invoice::NOUN,
+            "/v1/invoices",
+        )
     }
 
-    pub(crate) fn list_lines(&self, id: &str, mut params: Params, at: i64) -> Result<Value, ApiError> {
+    pub(crate) fn list_lines(
+        &self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+    ) -> Result<Value, ApiError> {
         let page = Page::take(&mut params)?;
         params.finish()?;
         let invoice = self.invoices.get(id, "invoice")?;
         let lines = self.lines(invoice, at);
         let url = format!("/v1/invoices/{id}/lines");
-        page.cut(lines.iter(), |(id, _)| id, |(id, line)| invoice.render_line(id, line), "line item", &url)
+        page.cut(
+            lines.iter(),
+            |(id, _)| id,
+            |(id, line)| invoice.render_line(id, line),
+            "line item",
+            &url,
+        )
     }
 
-    pub(crate) fn update_invoice(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn update_invoice(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut invoice = self.invoices.get(id, "invoice")?.clone();
         let before = self.render_invoice(&invoice, at);
         merge(&mut invoice.metadata, params.pairs("metadata")?);
@@ -405,16 +491,29 @@ impl State {
         params.finish()?;
         if invoice.auto_advance && invoice.status == Status::Draft {
             invoice.finalizes_at = invoice.finalizes_at.max(at + 1);
-            self.due.insert((invoice.finalizes_at, Due::Finalize(invoice.id.clone())));
+            self.due
+                .insert((invoice.finalizes_at, Due::Finalize(invoice.id.clone())));
         }
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
-        self.emit(at, cause, "invoice.updated", rendered.clone(), Some(&before));
+        self.emit(
+            at,
+            cause,
+            "invoice.updated",
+            rendered.clone(),
+            Some(&before),
+        );
         Ok(rendered)
     }
 
     /// `/v1/invoices/:id/finalize`
-    pub(crate) fn finalize_now(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn finalize_now(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         params.boolean("auto_advance")?;
         params.finish()?;
         if self.invoices.get(id, "invoice")?.status != Status::Draft {
@@ -428,8 +527,20 @@ impl State {
     }
 
     /// `/v1/invoices/:id/pay`
-    pub(crate) fn pay_now(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
-        params.ignore(&["forgive", "off_session", "paid_out_of_band", "payment_method", "source"]);
+    pub(crate) fn pay_now(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
+        params.ignore(&[
+            "forgive",
+            "off_session",
+            "paid_out_of_band",
+            "payment_method",
+            "source",
+        ]);
         params.finish()?;
         let invoice = self.invoices.get(id, "invoice")?.clone();
         match invoice.status {
@@ -449,11 +560,19 @@ impl State {
     }
 
     /// `/v1/invoices/:id/void`
-    pub(crate) fn void_now(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn void_now(
+        &mut self,
+        id: &str,
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         params.finish()?;
         let mut invoice = self.invoices.get(id, "invoice")?.clone();
         if invoice.status != Status::Open {
-            return Err(ApiError::refused("You can only pass in open invoices. This invoice isn't open."));
+            return Err(ApiError::refused(
+                "You can only pass in open invoices. This invoice isn't open.",
+            ));
         }
         invoice.status = Status::Void;
         invoice.voided_at = Some(at);
@@ -463,9 +582,9 @@ impl State {
 
     /// Whether a draft still waits for its finalization at `at`.
     pub(crate) fn is_due(&self, id: &str, at: i64) -> bool {
-        self.invoices
-            .find(id)
-            .is_some_and(|invoice| invoice.status == Status::Draft && invoice.auto_advance && invoice.finalizes_at == at)
+        self.invoices.find(id).is_some_and(|invoice| {
+            invoice.status == Status::Draft && invoice.auto_advance && invoice.finalizes_at == at
+        })
     }
 }
 
@@ -563,7 +682,11 @@ fn sums_of(invoice: &Invoice, total: i64) -> Sums {
         Some((before, _)) => total.saturating_add(before).max(0),
         None => total.max(0),
     };
-    let paid = if invoice.status == Status::Paid { due } else { 0 };
+    let paid = if invoice.status == Status::Paid {
+        due
+    } else {
+        0
+    };
     Sums { total, due, paid }
 }
 

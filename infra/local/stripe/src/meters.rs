@@ -39,7 +39,11 @@ enum Formula {
 }
 
 impl Formula {
-    const WORDS: [(&'static str, Self); 3] = [("count", Self::Count), ("last", Self::Last), ("sum", Self::Sum)];
+    const WORDS: [(&'static str, Self); 3] = [
+        ("count", Self::Count),
+        ("last", Self::Last),
+        ("sum", Self::Sum),
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -146,7 +150,11 @@ impl Aggregate {
 impl Usage {
     /// The events with a timestamp in `span`, received at or before `received_by`.
     fn within(&self, span: Range<i64>, received_by: i64) -> impl Iterator<Item = (i64, Counted)> {
-        let span = if span.start < span.end { span } else { span.start..span.start };
+        let span = if span.start < span.end {
+            span
+        } else {
+            span.start..span.start
+        };
         self.events
             .range((span.start, 0)..(span.end, 0))
             .filter(move |(_, event)| event.received <= received_by)
@@ -183,14 +191,20 @@ impl Meters {
     }
 
     fn active(&self, event_name: &str) -> Option<&Meter> {
-        self.active.get(event_name).and_then(|id| self.table.find(id))
+        self.active
+            .get(event_name)
+            .and_then(|id| self.table.find(id))
     }
 
     /// The meter and customer that a meter event is about: Stripe takes one call at a time for each pair.
     pub(crate) fn subject(&self, mut params: Params) -> Option<(String, String)> {
         let event_name = params.text("event_name").ok()??;
         let meter = self.active(&event_name)?;
-        let customer = params.level("payload").ok()??.text(&meter.customer_key).ok()??;
+        let customer = params
+            .level("payload")
+            .ok()??
+            .text(&meter.customer_key)
+            .ok()??;
         Some((meter.id.clone(), customer))
     }
 
@@ -205,13 +219,21 @@ impl Meters {
 
     /// The billable quantity of a customer in `span`, from what was received at or before `received_by`. "If the overall cycle
     /// usage is negative, Stripe reports the invoice line item usage quantity as 0."
-    pub(crate) fn quantity(&self, meter: &str, customer: &str, span: Range<i64>, received_by: i64) -> i64 {
+    pub(crate) fn quantity(
+        &self,
+        meter: &str,
+        customer: &str,
+        span: Range<i64>,
+        received_by: i64,
+    ) -> i64 {
         let Some(formula) = self.table.find(meter).map(|meter| meter.formula) else {
             return 0;
         };
         let mut aggregate = Aggregate::default();
         if let Some(usage) = self.usage_of(meter, customer) {
-            usage.within(span, received_by).for_each(|(_, event)| aggregate.add(event));
+            usage
+                .within(span, received_by)
+                .for_each(|(_, event)| aggregate.add(event));
         }
         aggregate.value(formula).max(0)
     }
@@ -244,9 +266,15 @@ impl Meters {
 }
 
 impl State {
-    pub(crate) fn create_meter(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn create_meter(
+        &mut self,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let display_name = params.required("display_name")?;
-        let event_name = take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
+        let event_name =
+            take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
         let formula = match params.level("default_aggregation")? {
             None => return Err(ApiError::missing("default_aggregation")),
             Some(mut level) => {
@@ -274,7 +302,9 @@ impl State {
                 key
             }
         };
-        let windowed = params.choice("event_time_window", &[("day", ()), ("hour", ())])?.is_some();
+        let windowed = params
+            .choice("event_time_window", &[("day", ()), ("hour", ())])?
+            .is_some();
         params.finish()?;
         if windowed {
             return Err(ApiError::unsupported("a meter's event_time_window"));
@@ -307,9 +337,18 @@ impl State {
         }
     }
 
-    fn put_meter(&mut self, meter: Meter, at: i64, cause: &Cause, kind: &str, before: Option<&Value>) -> Value {
+    fn put_meter(
+        &mut self,
+        meter: Meter,
+        at: i64,
+        cause: &Cause,
+        kind: &str,
+        before: Option<&Value>,
+    ) -> Value {
         if meter.is_active() {
-            self.meters.active.insert(meter.event_name.clone(), meter.id.clone());
+            self.meters
+                .active
+                .insert(meter.event_name.clone(), meter.id.clone());
         } else {
             self.meters.active.remove(&meter.event_name);
         }
@@ -319,7 +358,13 @@ impl State {
         rendered
     }
 
-    pub(crate) fn update_meter(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn update_meter(
+        &mut self,
+        id: &str,
+        mut params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         let mut meter = self.meters.get(id, "id")?.clone();
         let before = meter.render();
         if let Some(name) = params.text("display_name")? {
@@ -332,7 +377,13 @@ impl State {
 
     /// "You can't report usage to an inactive meter, nor attach it to a price."
     /// <https://docs.stripe.com/api/billing/meter/deactivate>
-    pub(crate) fn deactivate_meter(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn deactivate_meter(
+        &mut self,
+        id: &str,
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         params.finish()?;
         let mut meter = self.meters.get(id, "id")?.clone();
         meter.require_active("id")?;
@@ -342,11 +393,19 @@ impl State {
         Ok(self.put_meter(meter, at, cause, "billing.meter.deactivated", Some(&before)))
     }
 
-    pub(crate) fn reactivate_meter(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+    pub(crate) fn reactivate_meter(
+        &mut self,
+        id: &str,
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
         params.finish()?;
         let mut meter = self.meters.get(id, "id")?.clone();
         if meter.is_active() {
-            return Err(ApiError::refused(format!("The meter {id} is already active.")).param("id"));
+            return Err(
+                ApiError::refused(format!("The meter {id} is already active.")).param("id"),
+            );
         }
         self.claim_event_name(&meter.event_name)?;
         let before = meter.render();
@@ -364,13 +423,24 @@ impl State {
             .table
             .newest_first(None)
             .filter(|meter| active.is_none_or(|active| meter.is_active() == active));
-        page.cut(rows, |meter| meter.id(), |meter| meter.render(), Meter::NOUN, "/v1/billing/meters")
+        page.cut(
+            rows,
+            |meter| meter.id(),
+            |meter| meter.render(),
+            Meter::NOUN,
+            "/v1/billing/meters",
+        )
     }
 
     /// Takes a meter event. What the event says is checked at once; whether its customer exists is found out afterwards,
     /// as Stripe processes meter events asynchronously, and reported by a thin event.
-    pub(crate) fn create_meter_event(&mut self, mut params: Params, at: i64) -> Result<Value, ApiError> {
-        let event_name = take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
+    pub(crate) fn create_meter_event(
+        &mut self,
+        mut params: Params,
+        at: i64,
+    ) -> Result<Value, ApiError> {
+        let event_name =
+            take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
         let identifier = take_name(&mut params, "identifier")?;
         let timestamp = params.integer("timestamp")?.unwrap_or(at);
         let payload = params.pairs("payload")?;
@@ -379,13 +449,25 @@ impl State {
             return Err(ApiError::missing("payload"));
         }
         let Some(meter) = self.meters.active(&event_name) else {
-            return Err(ApiError::refused(format!("No active meter found for event name \"{event_name}\".")).param("event_name"));
+            return Err(ApiError::refused(format!(
+                "No active meter found for event name \"{event_name}\"."
+            ))
+            .param("event_name"));
         };
-        let field = |key: &str| payload.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-        let Some(customer) = field(&meter.customer_key).filter(|customer| !customer.is_empty()) else {
+        let field = |key: &str| {
+            payload
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.as_str())
+        };
+        let Some(customer) = field(&meter.customer_key).filter(|customer| !customer.is_empty())
+        else {
             return Err(ApiError::invalid(
                 format!("payload[{}]", meter.customer_key),
-                format!("Customer mapping key {} not found in payload.", meter.customer_key),
+                format!(
+                    "Customer mapping key {} not found in payload.",
+                    meter.customer_key
+                ),
             ));
         };
         let value = match (field(&meter.value_key), meter.formula) {
@@ -404,31 +486,64 @@ impl State {
             })?,
         };
         check_timestamp(timestamp, at)?;
-        if let Some(identifier) = identifier.as_deref().filter(|identifier| self.meters.identifiers.contains_key(*identifier)) {
-            return Err(ApiError::refused(format!("An event already exists with identifier {identifier}.")).param("identifier"));
+        if let Some(identifier) = identifier
+            .as_deref()
+            .filter(|identifier| self.meters.identifiers.contains_key(*identifier))
+        {
+            return Err(ApiError::refused(format!(
+                "An event already exists with identifier {identifier}."
+            ))
+            .param("identifier"));
         }
 
         let (meter, customer) = (meter.id.clone(), customer.to_owned());
         let identifier = identifier.unwrap_or_else(|| generated_identifier(self.meters.received));
         self.meters.received += 1;
         let known = self.live_customer(&customer, "customer").is_ok();
-        let counted = known.then(|| (meter.clone(), customer.clone(), (timestamp, self.meters.received)));
+        let counted = known.then(|| {
+            (
+                meter.clone(),
+                customer.clone(),
+                (timestamp, self.meters.received),
+            )
+        });
         if let Some((meter, customer, place)) = counted.clone() {
-            let usage = self.meters.usage.entry(meter).or_default().entry(customer).or_default();
+            let usage = self
+                .meters
+                .usage
+                .entry(meter)
+                .or_default()
+                .entry(customer)
+                .or_default();
             usage.total += i128::from(value);
-            usage.events.insert(place, Counted { value, received: at });
+            usage.events.insert(
+                place,
+                Counted {
+                    value,
+                    received: at,
+                },
+            );
         } else {
             self.meters.rejected += 1;
             let message = format!("No customer was found with id {customer}.");
-            self.events
-                .meter_error(&mut self.ids, at, &meter, "meter_event_customer_not_found", &message, &identifier);
+            self.events.meter_error(
+                &mut self.ids,
+                at,
+                &meter,
+                "meter_event_customer_not_found",
+                &message,
+                &identifier,
+            );
         }
         let remembered = Remembered {
             event_name: event_name.clone(),
             counted,
         };
         self.meters.remember(identifier.clone(), at, remembered);
-        let payload: serde_json::Map<String, Value> = payload.into_iter().map(|(key, value)| (key, value.into())).collect();
+        let payload: serde_json::Map<String, Value> = payload
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect();
         Ok(json!({
             "object": "billing.meter_event",
             "created": at,
@@ -442,7 +557,10 @@ impl State {
 
     /// Cancels an event that was received within the last 24 hours.
     /// <https://docs.stripe.com/api/billing/meter-event-adjustment/create>
-    pub(crate) fn create_meter_event_adjustment(&mut self, mut params: Params) -> Result<Value, ApiError> {
+    pub(crate) fn create_meter_event_adjustment(
+        &mut self,
+        mut params: Params,
+    ) -> Result<Value, ApiError> {
         let event_name = params.required("event_name")?;
         params
             .choice("type", &[("cancel", ())])?
@@ -468,10 +586,16 @@ impl State {
             .param("cancel[identifier]"));
         };
         let Some((meter, customer, place)) = remembered.counted.take() else {
-            return Err(ApiError::refused(format!("The event with identifier {identifier} can't be canceled."))
-                .param("cancel[identifier]"));
+            return Err(ApiError::refused(format!(
+                "The event with identifier {identifier} can't be canceled."
+            ))
+            .param("cancel[identifier]"));
         };
-        let usage = self.meters.usage.get_mut(&meter).and_then(|usage| usage.get_mut(&customer));
+        let usage = self
+            .meters
+            .usage
+            .get_mut(&meter)
+            .and_then(|usage| usage.get_mut(&customer));
         if let Some(usage) = usage
             && let Some(event) = usage.events.remove(&place)
         {
@@ -490,7 +614,12 @@ impl State {
 
     /// Summaries lag: they know only what was received at least the configured lag ago. Windows without an event have no row.
     /// <https://docs.stripe.com/api/billing/meter-event-summary/list>
-    pub(crate) fn list_event_summaries(&self, meter: &str, mut params: Params, at: i64) -> Result<Value, ApiError> {
+    pub(crate) fn list_event_summaries(
+        &self,
+        meter: &str,
+        mut params: Params,
+        at: i64,
+    ) -> Result<Value, ApiError> {
         let page = Page::take(&mut params)?;
         let customer = params.required("customer")?;
         let start = params.required_time("start_time")?;
@@ -505,24 +634,45 @@ impl State {
                 None => (60, "minute"),
             };
             if time % grain != 0 {
-                return Err(ApiError::invalid(name, format!("`{name}` must be aligned with {word} boundaries.")));
+                return Err(ApiError::invalid(
+                    name,
+                    format!("`{name}` must be aligned with {word} boundaries."),
+                ));
             }
         }
         if start >= end {
-            return Err(ApiError::invalid("end_time", "`end_time` must be after `start_time`."));
+            return Err(ApiError::invalid(
+                "end_time",
+                "`end_time` must be after `start_time`.",
+            ));
         }
         self.customers.get(&customer, "customer")?;
         let rows = self.summaries(meter, &customer, start..end, window, at);
         let url = format!("/v1/billing/meters/{}/event_summaries", meter.id);
-        page.cut(rows.iter(), |row| row["id"].as_str().unwrap_or_default(), |row| (*row).clone(), "meter event summary", &url)
+        page.cut(
+            rows.iter(),
+            |row| row["id"].as_str().unwrap_or_default(),
+            |row| (*row).clone(),
+            "meter event summary",
+            &url,
+        )
     }
 
     /// Newest first.
-    fn summaries(&self, meter: &Meter, customer: &str, span: Range<i64>, window: Option<i64>, at: i64) -> Vec<Value> {
+    fn summaries(
+        &self,
+        meter: &Meter,
+        customer: &str,
+        span: Range<i64>,
+        window: Option<i64>,
+        at: i64,
+    ) -> Vec<Value> {
         let mut groups: BTreeMap<i64, Aggregate> = BTreeMap::new();
         if let Some(usage) = self.meters.usage_of(&meter.id, customer) {
             for (timestamp, event) in usage.within(span.clone(), at - self.settings.summary_lag_s) {
-                let start = window.map_or(span.start, |window| timestamp - timestamp.rem_euclid(window));
+                let start = window.map_or(span.start, |window| {
+                    timestamp - timestamp.rem_euclid(window)
+                });
                 groups.entry(start).or_default().add(event);
             }
         }
@@ -557,7 +707,8 @@ fn take_name(params: &mut Params, name: &str) -> Result<Option<String>, ApiError
 /// "The numerical usage value in the payload only accepts whole number values"; it may be negative.
 fn whole_number(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    let is_whole = (1..=DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_whole = (1..=DIGITS_MAX).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then(|| text.parse().ok()).flatten()
 }
 
@@ -582,8 +733,19 @@ fn check_timestamp(timestamp: i64, at: i64) -> Result<(), ApiError> {
 /// UUID-like, as Stripe's own are.
 fn generated_identifier(number: u64) -> String {
     let hash = Kind::Summary.shape(&number.to_be_bytes());
-    let hex: String = hash.bytes().rev().map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)])).collect();
-    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+    let hex: String = hash
+        .bytes()
+        .rev()
+        .map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)]))
+        .collect();
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..32]
+    )
 }
 
 #[cfg(test)]

@@ -19,17 +19,28 @@ impl Decimal {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() && fraction.is_empty() || whole.len() > 12 || fraction.len() > 12 || !digits(whole) || !digits(fraction) {
+        if whole.is_empty() && fraction.is_empty()
+            || whole.len() > 12
+            || fraction.len() > 12
+            || !digits(whole)
+            || !digits(fraction)
+        {
             return None;
         }
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let whole: i128 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().ok()?
+        };
         let fraction: i128 = format!("{fraction:0<12}").parse().ok()?;
         Some(Self(whole * SCALE + fraction))
     }
 
     /// The minor units, if they are whole: what `unit_amount` shows.
     pub(crate) fn as_whole(self) -> Option<i64> {
-        (self.0 % SCALE == 0).then(|| i64::try_from(self.0 / SCALE).ok()).flatten()
+        (self.0 % SCALE == 0)
+            .then(|| i64::try_from(self.0 / SCALE).ok())
+            .flatten()
     }
 
     /// `self × quantity`, rounded once, half away from zero, to minor units. Rounding occurs on the line item: 0.05 × 30 is 2.
@@ -64,13 +75,18 @@ pub(crate) fn prorate(amount: i64, part: i64, whole: i64) -> i64 {
 fn round_half_away(dividend: i128, divisor: i128) -> i64 {
     let quotient = dividend / divisor;
     let remainder = (dividend % divisor).abs();
-    let away = if remainder.saturating_mul(2) >= divisor { dividend.signum() } else { 0 };
+    let away = if remainder.saturating_mul(2) >= divisor {
+        dividend.signum()
+    } else {
+        0
+    };
     i64::try_from(quotient + away).unwrap_or(if dividend < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// Currencies without a minor unit. <https://docs.stripe.com/currencies#zero-decimal>
 const ZERO_DECIMAL: [&str; 16] = [
-    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf",
+    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv",
+    "xaf", "xof", "xpf",
 ];
 
 /// A unit price as invoice descriptions show it: `$9.00`, `$0.036`.

@@ -120,7 +120,9 @@ impl State {
             };
             changed = true;
             match due {
-                Due::Finalize(invoice) if self.is_due(&invoice, at) => self.finalize_invoice(&invoice, at, &Cause::default()),
+                Due::Finalize(invoice) if self.is_due(&invoice, at) => {
+                    self.finalize_invoice(&invoice, at, &Cause::default())
+                }
                 Due::Finalize(_) => {}
                 Due::Cancel(subscription) => self.cancel_at(&subscription, at),
                 Due::Cycle(subscription) => self.cycle(&subscription, at),
@@ -170,7 +172,10 @@ impl State {
 
     fn replay(&self, key: &str, call: &Call, parameters: &str) -> Result<Option<Kept>, ApiError> {
         if key.len() > KEY_LENGTH_MAX {
-            return Err(ApiError::invalid("Idempotency-Key", format!("Idempotency keys may be at most {KEY_LENGTH_MAX} characters long.")));
+            return Err(ApiError::invalid(
+                "Idempotency-Key",
+                format!("Idempotency keys may be at most {KEY_LENGTH_MAX} characters long."),
+            ));
         }
         Ok(self.keys.replay(key, &call.path, parameters)?.cloned())
     }
@@ -200,8 +205,12 @@ impl State {
         let mut answer = match (call.method.as_str(), segments.as_slice()) {
             ("GET", ["v1", path @ ..]) => self.read(path, params, at).ok_or_else(unrecognized)?,
             ("GET", ["v2", "core", "events", id]) => self.read_event(id, params),
-            ("POST", ["v1", path @ ..]) => self.write(path, params, at, &cause).ok_or_else(unrecognized)?,
-            ("DELETE", ["v1", path @ ..]) => self.delete(path, params, at, &cause).ok_or_else(unrecognized)?,
+            ("POST", ["v1", path @ ..]) => self
+                .write(path, params, at, &cause)
+                .ok_or_else(unrecognized)?,
+            ("DELETE", ["v1", path @ ..]) => self
+                .delete(path, params, at, &cause)
+                .ok_or_else(unrecognized)?,
             _ => Err(unrecognized()),
         }?;
         for expansion in &expansions {
@@ -215,22 +224,36 @@ impl State {
         let one = |rendered: Result<Value, ApiError>| params.clone().finish().and(rendered);
         Some(match path {
             ["products"] => self.list_products(params),
-            ["products", id] => one(self.catalog.products.get(id, "id").map(|product| product.render())),
+            ["products", id] => one(self
+                .catalog
+                .products
+                .get(id, "id")
+                .map(|product| product.render())),
             ["prices"] => self.list_prices(params),
-            ["prices", id] => one(self.catalog.prices.get(id, "price").map(|price| price.render())),
+            ["prices", id] => one(self
+                .catalog
+                .prices
+                .get(id, "price")
+                .map(|price| price.render())),
             ["billing", "meters"] => self.list_meters(params),
             ["billing", "meters", id] => one(self.meters.get(id, "id").map(|meter| meter.render())),
-            ["billing", "meters", id, "event_summaries"] => self.list_event_summaries(id, params, at),
+            ["billing", "meters", id, "event_summaries"] => {
+                self.list_event_summaries(id, params, at)
+            }
             ["customers"] => self.list_customers(params),
             ["customers", id] => one(self.customers.get(id, "id").map(Customer::render)),
             ["subscriptions"] => self.list_subscriptions(params),
-            ["subscriptions", id] => {
-                one(self.subscriptions.get(id, "id").map(|subscription| self.render_subscription(subscription)))
-            }
+            ["subscriptions", id] => one(self
+                .subscriptions
+                .get(id, "id")
+                .map(|subscription| self.render_subscription(subscription))),
             ["subscription_items"] => self.list_items(params),
             ["subscription_items", id] => one(self.retrieve_item(id)),
             ["invoices"] => self.list_invoices(params, at),
-            ["invoices", id] => one(self.invoices.get(id, "invoice").map(|invoice| self.render_invoice(invoice, at))),
+            ["invoices", id] => one(self
+                .invoices
+                .get(id, "invoice")
+                .map(|invoice| self.render_invoice(invoice, at))),
             ["invoices", id, "lines"] => self.list_lines(id, params, at),
             ["events"] => self.list_events(params),
             ["events", id] => self.read_event(id, params),
@@ -238,7 +261,13 @@ impl State {
         })
     }
 
-    fn write(&mut self, path: &[&str], params: Params, at: i64, cause: &Cause) -> Option<Result<Value, ApiError>> {
+    fn write(
+        &mut self,
+        path: &[&str],
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Option<Result<Value, ApiError>> {
         Some(match path {
             ["billing", "meter_events"] => self.create_meter_event(params, at),
             ["billing", "meter_event_adjustments"] => self.create_meter_event_adjustment(params),
@@ -265,7 +294,13 @@ impl State {
         })
     }
 
-    fn delete(&mut self, path: &[&str], params: Params, at: i64, cause: &Cause) -> Option<Result<Value, ApiError>> {
+    fn delete(
+        &mut self,
+        path: &[&str],
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Option<Result<Value, ApiError>> {
         Some(match path {
             ["customers", id] => self.delete_customer(id, params, at, cause),
             ["subscriptions", id] => self.cancel_subscription(id, params, at, cause),
@@ -275,8 +310,16 @@ impl State {
     }
 
     /// Records a change.
-    pub(crate) fn emit(&mut self, at: i64, cause: &Cause, kind: &str, object: Value, before: Option<&Value>) {
-        self.events.snapshot(&mut self.ids, at, cause, kind, object, before);
+    pub(crate) fn emit(
+        &mut self,
+        at: i64,
+        cause: &Cause,
+        kind: &str,
+        object: Value,
+        before: Option<&Value>,
+    ) {
+        self.events
+            .snapshot(&mut self.ids, at, cause, kind, object, before);
     }
 
     /// Thin events are not in this list, as on Stripe; each has its own address under `/v2/core/events`.
@@ -289,14 +332,25 @@ impl State {
             let is = event["type"].as_str().unwrap_or_default();
             event["object"] == "event"
                 && kind.as_ref().is_none_or(|kind| matches_kind(kind, is))
-                && kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| matches_kind(kind, is)))
+                && kinds
+                    .as_ref()
+                    .is_none_or(|kinds| kinds.iter().any(|kind| matches_kind(kind, is)))
         });
-        page.cut(rows, |event| event["id"].as_str().unwrap_or_default(), |event| (*event).clone(), "event", "/v1/events")
+        page.cut(
+            rows,
+            |event| event["id"].as_str().unwrap_or_default(),
+            |event| (*event).clone(),
+            "event",
+            "/v1/events",
+        )
     }
 
     fn read_event(&self, id: &str, params: Params) -> Result<Value, ApiError> {
         params.finish()?;
-        self.events.find(id).cloned().ok_or_else(|| ApiError::no_such("event", id, "id"))
+        self.events
+            .find(id)
+            .cloned()
+            .ok_or_else(|| ApiError::no_such("event", id, "id"))
     }
 
     /// Replaces the ids along a path by their objects. What can't be expanded stays an id.
@@ -331,10 +385,20 @@ impl State {
         let (prefix, _) = id.split_once('_')?;
         match prefix {
             "cus" => self.customers.find(id).map(Customer::render),
-            "in" => self.invoices.find(id).map(|invoice| self.render_invoice(invoice, at)),
+            "in" => self
+                .invoices
+                .find(id)
+                .map(|invoice| self.render_invoice(invoice, at)),
             "price" => self.catalog.prices.find(id).map(|price| price.render()),
-            "prod" => self.catalog.products.find(id).map(|product| product.render()),
-            "sub" => self.subscriptions.find(id).map(|subscription| self.render_subscription(subscription)),
+            "prod" => self
+                .catalog
+                .products
+                .find(id)
+                .map(|product| product.render()),
+            "sub" => self
+                .subscriptions
+                .find(id)
+                .map(|subscription| self.render_subscription(subscription)),
             _ => None,
         }
     }
@@ -355,7 +419,11 @@ impl State {
                 })
             })
             .collect();
-        let subscriptions: Vec<Value> = self.subscriptions.iter().map(Subscription::snapshot).collect();
+        let subscriptions: Vec<Value> = self
+            .subscriptions
+            .iter()
+            .map(Subscription::snapshot)
+            .collect();
         let invoices: Vec<Value> = self
             .invoices
             .iter()
@@ -421,7 +489,10 @@ fn take_expansions(params: &mut Params) -> Result<Vec<String>, ApiError> {
             .code("property_expansion_max_depth"));
         }
         if let Some(wrong) = names.iter().find(|name| !EXPANDABLE.contains(*name)) {
-            return Err(ApiError::invalid("expand", format!("This property cannot be expanded ({wrong}).")));
+            return Err(ApiError::invalid(
+                "expand",
+                format!("This property cannot be expanded ({wrong})."),
+            ));
         }
     }
     Ok(expansions)

@@ -388,10 +388,11 @@ impl<'a> Reader<'a> {
         let wanted = "a quota like 50000/month, unlimited or custom";
         match &node.kind {
             Kind::Text(text) if text.trim() == "custom" => Some(Custom::Custom),
-            Kind::Map(_) => {
+            Kind::Map(entries) => {
                 let mut included = BTreeMap::new();
-                let mut complete = true;
-                for entry in self.meter_entries(node, field, "included_calls", marks)? {
+                let known = self.meter_entries(node, field, "included_calls", marks)?;
+                let mut complete = known.len() == entries.len();
+                for entry in known {
                     let field = join(field, &entry.key);
                     match self.parsed(&entry.node, &field, "a quota like 50000/month or unlimited", value::quota) {
                         Some((units, interval)) => {
@@ -575,7 +576,6 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 let (meter, price) = self.usage_price(node, field, None)?;
-                mark(marks, &format!("overage.{meter}"), node);
                 Some(BTreeMap::from([(meter, price)]))
             }
         }
@@ -738,7 +738,6 @@ impl<'a> Reader<'a> {
         let mut priced = overage.keys();
         match (priced.next(), priced.next()) {
             (Some(meter), None) => {
-                mark(marks, &format!("spend_cap.{meter}"), node);
                 caps.insert(meter.clone(), cap);
             }
             (None, _) => self.refuse(node, field, "caps nothing: the tier has no overage price"),
@@ -946,7 +945,10 @@ impl<'a> Reader<'a> {
                 At::File(field) => (String::new(), file_marks, field),
             };
             let (place, written) = look_up(marks, field);
+            // A plain value stands for a mapping with the one meter: the message names what is written.
             let field = field.split('#').next().unwrap_or_default();
+            let plain = field.rsplit_once('.').map(|(whole, _)| whole).filter(|_| !marks.contains_key(field));
+            let field = plain.filter(|whole| marks.contains_key(*whole)).unwrap_or(field);
             self.refuse_at(place, &join(&prefix, field), &value.unwrap_or(written), problem);
         }
     }

@@ -94,14 +94,14 @@ impl FromStr for Pattern {
         let Some(path) = path.strip_prefix('/') else {
             return Err(PatternError("is not a route: write a path like /v1/items/*, or POST /v1/items"));
         };
+        if path.is_empty() {
+            return Ok(Self::new(method, Vec::new(), false));
+        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut segments = Vec::new();
         let mut rest = false;
         let mut parts = path.split('/').peekable();
         while let Some(part) = parts.next() {
-            if path.is_empty() {
-                break;
-            }
             if rest {
                 return Err(PatternError("is not a route: {name+} stands for all the rest, so nothing may follow it"));
             }
@@ -425,12 +425,11 @@ impl<'a> Route<'a> {
             return None;
         }
         let path = path.0.strip_prefix('/')?;
-        let path = path.strip_suffix('/').unwrap_or(path);
         let mut route = Self { method: Method::parse(method), inline: [""; INLINE], length: 0, spilled: Vec::new() };
         if path.is_empty() {
             return Some(route);
         }
-        for segment in path.split('/') {
+        for segment in path.strip_suffix('/').unwrap_or(path).split('/') {
             if !is_plain_segment(segment) {
                 return None;
             }

@@ -108,13 +108,20 @@ impl ApiError {
 
     /// `key` is shown with all but its prefix and its last four characters hidden, as Stripe shows it.
     pub(crate) fn wrong_key(key: &str) -> Self {
-        let shown = match (key.get(..8), key.len().checked_sub(4).and_then(|at| key.get(at..))) {
+        let shown = match (
+            key.get(..8),
+            key.len().checked_sub(4).and_then(|at| key.get(at..)),
+        ) {
             (Some(head), Some(tail)) if key.len() > 12 => {
                 format!("{head}{}{tail}", "*".repeat(key.len() - 12))
             }
             _ => "*".repeat(key.len()),
         };
-        Self::new(401, "invalid_request_error", format!("Invalid API Key provided: {shown}"))
+        Self::new(
+            401,
+            "invalid_request_error",
+            format!("Invalid API Key provided: {shown}"),
+        )
     }
 
     /// A second call for an object that another call holds; also one concurrent meter event per customer and meter.
@@ -207,7 +214,10 @@ impl ApiError {
         if let Some(code) = self.code {
             error.insert("code".into(), code.into());
             let page = code.replace('_', "-");
-            error.insert("doc_url".into(), format!("https://stripe.com/docs/error-codes/{page}").into());
+            error.insert(
+                "doc_url".into(),
+                format!("https://stripe.com/docs/error-codes/{page}").into(),
+            );
         }
         error.insert("message".into(), self.message.as_str().into());
         if let Some(param) = &self.param {
