@@ -1,1 +1,473 @@
-//! The Lambda authorizer.
+#![doc = include_str!("../README.md")]
+
+mod cache;
+mod config;
+mod event;
+mod outbox;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use farebox_aws::{
+    accounts::AccountTable,
+    counters::{self, CounterTable, Outcome},
+    queue::UsageQueue,
+};
+use farebox_core::{
+    account::{KeyRecord, KeyRefusal},
+    admission::{self, Attempt, Belief, Counters, Demand, Judgement, Outage},
+    answer::{self, Context},
+    key::{ApiKey, KeyHash},
+    message::{UsageMessage, VERSION},
+    tiers::Access,
+    time::Timestamp,
+};
+
+use cache::{Account, Cache, DenialKey};
+pub use config::Config;
+pub use event::{Event, Format, PolicyDocument, Request, Response};
+use outbox::Outbox;
+
+/// Writes to the table for one decision: the first, and those that a wrong belief or a throttled table ask for.
+const ATTEMPTS_MAX: u32 = 4;
+/// How often records may turn out stale within one decision.
+const RELOADS_MAX: u32 = 4;
+/// A refusal that a change of records could lift is confirmed when the last confirmation is older than this. It bounds what
+/// a denied caller can make us read to 20 reads a second and environment.
+const CONFIRMED_MS: u64 = 50;
+/// After so long without a call the connection may be dead: a read that may be retried goes first.
+const IDLE_MS: u64 = 60_000;
+/// So many admissions in a row whose count is not known end in denials until the table answers again.
+const UNKNOWN_RUN_MAX: u32 = 100;
+
+/// The ready parts that the authorizer works with.
+pub struct Deps {
+    /// Customers, keys and catalogs.
+    pub accounts: AccountTable,
+    /// Counter items.
+    pub counters: CounterTable,
+    /// The usage queue.
+    pub queue: UsageQueue,
+    /// Answer 403 instead of 401 where a route is not in the tier (REST APIs only).
+    pub forbidden_403: bool,
+}
+
+/// What an environment counted since it started.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Requests that were decided.
+    pub decisions: AtomicU64,
+    /// Conditional writes to counter items.
+    pub writes: AtomicU64,
+    /// Reads of tables.
+    pub reads: AtomicU64,
+    /// Denials that were remembered and cost no write.
+    pub remembered: AtomicU64,
+    /// Writes of which nobody knows whether they counted: a bound on what was served and not billed.
+    pub ambiguous_total: AtomicU64,
+    /// Denials of a tier that blocks after such a write: a bound on what was counted and not served.
+    pub uncredited_total: AtomicU64,
+}
+
+/// One environment of the authorizer.
+pub struct Authorizer {
+    deps: Deps,
+    cache: Mutex<Cache>,
+    outbox: Mutex<Outbox>,
+    metrics: Metrics,
+    turn: AtomicU32,
+    unknown_run: AtomicU32,
+    last_call: AtomicU64,
+}
+
+/// The key is missing, malformed, unknown, revoked or expired. API Gateway answers 401 if, and only if, the function fails
+/// with exactly this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unauthorized;
+
+impl std::fmt::Display for Unauthorized {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unauthorized")
+    }
+}
+
+impl std::error::Error for Unauthorized {}
+
+/// How a request was decided. A denial is a value, not an error.
+enum Verdict {
+    Admitted(Context),
+    Denied(Context),
+    Forbidden(Context),
+    Unauthorized,
+}
+
+enum Admission {
+    Decided(Verdict),
+    /// The records changed: read them again and decide again.
+    Stale,
+}
+
+impl Authorizer {
+    /// A new environment: nothing is remembered.
+    #[must_use]
+    pub fn new(deps: Deps) -> Self {
+        Self {
+            deps,
+            cache: Mutex::default(),
+            outbox: Mutex::default(),
+            metrics: Metrics::default(),
+            turn: AtomicU32::new(0),
+            unknown_run: AtomicU32::new(0),
+            last_call: AtomicU64::new(0),
+        }
+    }
+
+    /// What this environment counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Answers an authorizer event.
+    ///
+    /// # Errors
+    /// [`Unauthorized`], which API Gateway turns into its 401.
+    pub async fn handle(&self, event: &serde_json::Value, now: Timestamp) -> Result<Response, Unauthorized> {
+        let event: Event = serde::Deserialize::deserialize(event).map_err(|error| {
+            // serde's text may quote what it found, and what it found may be a key.
+            tracing::warn!(kind = ?serde_json::Error::classify(&error), "not an authorizer event");
+            Unauthorized
+        })?;
+        let Some(request) = event.request() else {
+            tracing::warn!("not an authorizer event of type REQUEST or payload format 2.0");
+            return Err(Unauthorized);
+        };
+        self.answer(&request, event.key(), now).await
+    }
+
+    async fn answer(&self, request: &Request<'_>, key: Option<&str>, now: Timestamp) -> Result<Response, Unauthorized> {
+        self.metrics.decisions.fetch_add(1, Relaxed);
+        // Offline: a made-up key ends here, without a look at the table.
+        let key = key.and_then(|key| ApiKey::parse(key).ok()).ok_or(Unauthorized)?;
+        let hash = key.hash();
+        let principal = key.display_prefix().to_owned();
+        let (allow, context, forbid) = match self.decide(request, hash, now).await {
+            Verdict::Admitted(context) => (true, context, false),
+            Verdict::Denied(context) => (false, context, false),
+            Verdict::Forbidden(context) if request.format == Format::Simple => (false, context, false),
+            Verdict::Forbidden(context) if self.deps.forbidden_403 => (false, context, true),
+            Verdict::Forbidden(_) | Verdict::Unauthorized => return Err(Unauthorized),
+        };
+        Ok(Response::new(request, allow, principal, context, forbid))
+    }
+
+    async fn decide(&self, request: &Request<'_>, hash: KeyHash, now: Timestamp) -> Verdict {
+        for _ in 0..RELOADS_MAX {
+            let (key, account) = match self.records(hash, now).await {
+                Ok(Some(records)) => records,
+                Ok(None) => return Verdict::Unauthorized,
+                Err(error) => {
+                    tracing::error!(%error, "the records could not be read");
+                    return Verdict::Denied(answer::unavailable(now));
+                }
+            };
+            match self.decide_with(request, &key, &account, now).await {
+                Admission::Decided(verdict) => return verdict,
+                Admission::Stale => self.cache().forget_account(&account.customer.id),
+            }
+        }
+        tracing::error!("the records kept changing");
+        Verdict::Denied(answer::unavailable(now))
+    }
+
+    /// The key and its customer, from memory or read in the order that keeps them in step: the key is always read *after* the
+    /// epoch that it is used with, so a key revoked under a later epoch can't be remembered under it.
+    async fn records(&self, hash: KeyHash, now: Timestamp) -> Result<Option<(Arc<KeyRecord>, Account)>, farebox_aws::Error> {
+        if let Some(records) = self.cache().lookup(hash) {
+            return Ok(Some(records));
+        }
+        if self.cache().is_unknown(hash, now) {
+            return Ok(None);
+        }
+        loop {
+            self.metrics.reads.fetch_add(1, Relaxed);
+            let Some(key) = self.deps.accounts.key(hash).await? else {
+                self.cache().remember_unknown(hash, now);
+                return Ok(None);
+            };
+            let remembered = self.cache().account(&key.customer);
+            if let Some(account) = remembered {
+                let key = Arc::new(key);
+                self.cache().remember_key(hash, key.clone());
+                return Ok(Some((key, account)));
+            }
+            let Some(account) = self.read_account(&key, now).await? else { return Ok(None) };
+            self.cache().remember_account(account);
+        }
+    }
+
+    async fn read_account(&self, key: &KeyRecord, now: Timestamp) -> Result<Option<Account>, farebox_aws::Error> {
+        self.metrics.reads.fetch_add(1, Relaxed);
+        let Some(customer) = self.deps.accounts.customer(&key.customer).await? else { return Ok(None) };
+        let remembered = self.cache().catalog(customer.catalog);
+        let catalog = match remembered {
+            Some(catalog) => catalog,
+            None => {
+                self.metrics.reads.fetch_add(1, Relaxed);
+                let missing = || farebox_aws::Error::Refused(format!("catalog {} is missing", customer.catalog));
+                let catalog = Arc::new(self.deps.accounts.catalog(customer.catalog).await?.ok_or_else(missing)?);
+                self.cache().remember_catalog(customer.catalog, catalog.clone());
+                catalog
+            }
+        };
+        let terms = catalog
+            .terms(&customer.tier, &customer.overrides)
+            .map_err(|error| farebox_aws::Error::Refused(error.to_string()))?;
+        Ok(Some(Account { customer: Arc::new(customer), terms: Arc::new(terms), catalog, confirmed: now }))
+    }
+
+    async fn decide_with(
+        &self,
+        request: &Request<'_>,
+        key: &KeyRecord,
+        account: &Account,
+        now: Timestamp,
+    ) -> Admission {
+        let customer = &account.customer;
+        match key.check(request.method, request.path, now) {
+            Ok(()) => {}
+            // Both are for good.
+            Err(KeyRefusal::Revoked | KeyRefusal::Expired) => return Admission::Decided(Verdict::Unauthorized),
+            Err(KeyRefusal::OutOfScope) => {
+                let message = "The key does not open this route.".to_owned();
+                return Admission::Decided(Verdict::Forbidden(vec![("code", "out_of_scope".to_owned()), ("message", message)]));
+            }
+        }
+        let refusal = if customer.is_suspended {
+            Some(("customer_suspended", "The account is suspended.".to_owned()))
+        } else {
+            match account.catalog.access(&customer.tier, request.method, request.path) {
+                Access::Open { meter, cost, group } => {
+                    return self.admit(account, meter, cost, group, now).await;
+                }
+                Access::NotInTier { from } => Some(("not_in_tier", format!("The route is part of the tier {from}."))),
+                Access::NoSuchRoute => None,
+            }
+        };
+        let (code, message) =
+            refusal.unwrap_or(("no_such_route", "No tier has this route.".to_owned()));
+        if !self.is_confirmed(account, now).await {
+            return Admission::Stale;
+        }
+        Admission::Decided(Verdict::Forbidden(vec![("code", code.to_owned()), ("message", message)]))
+    }
+
+    /// Whether the customer's record is still the one that a refusal rests on. The control plane writes the record first, so
+    /// reading it is enough.
+    async fn is_confirmed(&self, account: &Account, now: Timestamp) -> bool {
+        if now.ms_since(account.confirmed) < CONFIRMED_MS && now >= account.confirmed {
+            return true;
+        }
+        self.metrics.reads.fetch_add(1, Relaxed);
+        match self.deps.accounts.customer(&account.customer.id).await {
+            Ok(Some(customer)) if customer.auth_epoch == account.customer.auth_epoch => {
+                self.cache().confirm(&customer.id, now);
+                true
+            }
+            Ok(_) => false,
+            // What can't be confirmed stands.
+            Err(error) => {
+                tracing::error!(%error, "a refusal could not be confirmed");
+                true
+            }
+        }
+    }
+
+    async fn admit(&self, account: &Account, meter: &str, cost: u64, group: Option<usize>, now: Timestamp) -> Admission {
+        let (customer, terms) = (&account.customer, &account.terms);
+        let shard = self.turn.fetch_add(1, Relaxed) % terms.shards.max(1);
+        let demand = Demand::new(terms, meter, group, cost, shard, customer.auth_epoch, customer.cycle, now);
+        let memory =
+            DenialKey { shard, meter: demand.meter.clone(), group: demand.group.clone(), cost };
+        let key = counters::key(&customer.id, shard);
+
+        if let Some(denied) = self.remembered_denial(account, &demand, &memory) {
+            if !self.is_confirmed(account, now).await {
+                return Admission::Stale;
+            }
+            self.metrics.remembered.fetch_add(1, Relaxed);
+            return Admission::Decided(Verdict::Denied(denied));
+        }
+        self.wake_connection(account, shard, &key, now).await;
+
+        let belief = self.cache().belief(&customer.id, shard);
+        let mut attempt = match admission::plan(&demand, belief.as_ref()) {
+            Ok(attempt) => attempt,
+            Err(denial) => {
+                if !self.is_confirmed(account, now).await {
+                    return Admission::Stale;
+                }
+                let counters = belief.map(|belief| belief.counters).unwrap_or_default();
+                let standing = admission::standing(&demand, &counters);
+                return Admission::Decided(Verdict::Denied(answer::denied(&denial, &standing, terms.warn_percent, now)));
+            }
+        };
+        for _ in 0..ATTEMPTS_MAX {
+            self.metrics.writes.fetch_add(1, Relaxed);
+            match self.deps.counters.admit(&key, attempt.expression()).await {
+                Outcome::Applied(counters) => {
+                    self.unknown_run.store(0, Relaxed);
+                    return Admission::Decided(self.admitted(account, &demand, &attempt, shard, counters));
+                }
+                Outcome::ConditionFailed(Some(counters)) => {
+                    self.unknown_run.store(0, Relaxed);
+                    let judgement = admission::judge(&demand, &counters);
+                    let standing = admission::standing(&demand, &counters);
+                    self.cache().believe(&customer.id, shard, Belief { counters, at: now });
+                    match judgement {
+                        Judgement::Stale => return Admission::Stale,
+                        Judgement::Admissible(exact) => attempt = exact,
+                        Judgement::Denied(denial) => {
+                            if let Some(until) = denial.not_before {
+                                self.cache().remember_denial(&customer.id, memory, until);
+                            }
+                            let context = answer::denied(&denial, &standing, terms.warn_percent, now);
+                            return Admission::Decided(Verdict::Denied(context));
+                        }
+                    }
+                }
+                Outcome::ConditionFailed(None) => {
+                    tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
+                    return Admission::Decided(self.without_table(&demand, false, now));
+                }
+                Outcome::NotApplied { retryable: true, .. } => {}
+                Outcome::NotApplied { retryable: false, cause } => {
+                    tracing::error!(cause, "the table refuses the write");
+                    return Admission::Decided(self.without_table(&demand, false, now));
+                }
+                Outcome::Unknown { cause } => {
+                    self.metrics.ambiguous_total.fetch_add(1, Relaxed);
+                    tracing::error!(cause, "nobody knows whether the write counted");
+                    return Admission::Decided(self.without_table(&demand, true, now));
+                }
+            }
+        }
+        tracing::error!(customer = %customer.id, "every attempt was throttled or overtaken");
+        Admission::Decided(self.without_table(&demand, false, now))
+    }
+
+    /// A denial that an exact item gave and whose time is not over. Units of a window only grow, so it holds whatever others
+    /// did since.
+    fn remembered_denial(&self, account: &Account, demand: &Demand, memory: &DenialKey) -> Option<Context> {
+        let customer = &account.customer.id;
+        let (until, belief) = {
+            let cache = self.cache();
+            (cache.denied_until(customer, memory)?, cache.belief(customer, memory.shard)?)
+        };
+        if until <= demand.now {
+            return None;
+        }
+        match admission::judge(demand, &belief.counters) {
+            Judgement::Denied(denial) => {
+                let standing = admission::standing(demand, &belief.counters);
+                Some(answer::denied(&denial, &standing, account.terms.warn_percent, demand.now))
+            }
+            Judgement::Admissible(_) | Judgement::Stale => None,
+        }
+    }
+
+    /// After a long idle time the socket may be dead, and a write on a dead socket has an unknown outcome. A read may be
+    /// retried: it finds the dead socket, and brings the exact item.
+    async fn wake_connection(&self, account: &Account, shard: u32, key: &str, now: Timestamp) {
+        let last = self.last_call.swap(now.ms(), Relaxed);
+        if last == 0 || now.ms().saturating_sub(last) < IDLE_MS {
+            return;
+        }
+        self.metrics.reads.fetch_add(1, Relaxed);
+        match self.deps.counters.read(key).await {
+            Ok(Some(counters)) => self.cache().believe(&account.customer.id, shard, Belief { counters, at: now }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the table did not answer after an idle time"),
+        }
+    }
+
+    fn admitted(&self, account: &Account, demand: &Demand, attempt: &Attempt, shard: u32, counters: Counters) -> Verdict {
+        let (customer, terms) = (&account.customer, &account.terms);
+        let standing = admission::standing(demand, &counters);
+        match counters.generation.clone().try_into() {
+            Ok(generation) => self.outbox().put(
+                UsageMessage {
+                    v: VERSION,
+                    customer: customer.id.clone(),
+                    shard,
+                    generation,
+                    meter: demand.meter.clone(),
+                    bucket: attempt.bucket.start,
+                    bucket_end: attempt.bucket.end,
+                    units: attempt.bucket_units(&counters),
+                    period: attempt.period.start,
+                    period_units: attempt.period_units(&counters),
+                    included: terms.included.get(&demand.meter).copied().flatten(),
+                    warn_percent: terms.warn_percent,
+                    at: demand.now.ms(),
+                },
+                demand.cost,
+            ),
+            // The counter has it; the scan says so again, louder.
+            Err(error) => tracing::error!(%error, customer = %customer.id, "the counter item has no readable generation"),
+        }
+        let mut context = answer::admitted(&standing, demand.cost, terms.warn_percent, demand.now);
+        context.push(("customer", customer.id.to_string()));
+        context.push(("tier", terms.tier.clone()));
+        context.push(("meter", demand.meter.clone()));
+        self.cache().believe(&customer.id, shard, Belief { counters, at: demand.now });
+        Verdict::Admitted(context)
+    }
+
+    /// The table did not answer, or its answer is not known.
+    fn without_table(&self, demand: &Demand, is_unknown: bool, now: Timestamp) -> Verdict {
+        let run = self.unknown_run.fetch_add(1, Relaxed);
+        match admission::on_outage(demand) {
+            Outage::Open if run < UNKNOWN_RUN_MAX => Verdict::Admitted(vec![
+                ("code", "uncounted".to_owned()),
+                ("cost", demand.cost.to_string()),
+                ("meter", demand.meter.clone()),
+            ]),
+            Outage::Open => Verdict::Denied(answer::unavailable(now)),
+            Outage::Closed => {
+                if is_unknown {
+                    self.metrics.uncredited_total.fetch_add(1, Relaxed);
+                }
+                Verdict::Denied(answer::unavailable(now))
+            }
+        }
+    }
+
+    /// Sends the usage messages that are due. Called after the response has gone to the caller.
+    pub async fn flush(&self, now: Timestamp, all: bool) {
+        let messages = self.outbox().take(now, all);
+        if messages.is_empty() {
+            return;
+        }
+        if let Err((left, cause)) = self.deps.queue.send(messages).await {
+            // They are hints: the next flush tries again, and the scan finds what is never sent.
+            tracing::warn!(cause, count = left.len(), "usage messages not sent");
+            self.outbox().put_back(left);
+        }
+    }
+
+    /// Opens the connections to DynamoDB and SQS, at once and ignoring what goes wrong: the first request then finds them.
+    pub async fn warm_up(&self) {
+        let _ = self.deps.accounts.newest_catalog().await;
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The API version of the objects that the stand-in renders.
-pub(crate) const API_VERSION: &str = "2026-09-30.endive";
+pub const API_VERSION: &str = "2026-09-30.endive";
 
 /// What caused a change: a request, or (`None`) the passing of time.
 #[derive(Debug, Clone, Default)]

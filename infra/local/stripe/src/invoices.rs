@@ -580,11 +580,15 @@ impl State {
         Ok(self.render_invoice(self.invoices.get(id, "invoice")?, at))
     }
 
-    /// Whether a draft still waits for its finalization at `at`.
-    pub(crate) fn is_due(&self, id: &str, at: i64) -> bool {
-        self.invoices.find(id).is_some_and(|invoice| {
+    /// Finalizes a draft whose grace ends at `at`; says whether it still waited for that.
+    pub(crate) fn finalize_due(&mut self, id: &str, at: i64) -> bool {
+        let waits = self.invoices.find(id).is_some_and(|invoice| {
             invoice.status == Status::Draft && invoice.auto_advance && invoice.finalizes_at == at
-        })
+        });
+        if waits {
+            self.finalize_invoice(id, at, &Cause::default());
+        }
+        waits
     }
 }
 

@@ -118,15 +118,12 @@ impl State {
             let Some((at, due)) = self.due.pop_first() else {
                 break;
             };
-            changed = true;
-            match due {
-                Due::Finalize(invoice) if self.is_due(&invoice, at) => {
-                    self.finalize_invoice(&invoice, at, &Cause::default())
-                }
-                Due::Finalize(_) => {}
-                Due::Cancel(subscription) => self.cancel_at(&subscription, at),
+            // What was overtaken by a request meanwhile does nothing.
+            changed |= match due {
+                Due::Finalize(invoice) => self.finalize_due(&invoice, at),
+                Due::Cancel(subscription) => self.cancel_due(&subscription, at),
                 Due::Cycle(subscription) => self.cycle(&subscription, at),
-            }
+            };
         }
         changed
     }

@@ -306,7 +306,6 @@ impl State {
         subscription.latest_invoice = Some(invoice.clone());
         let rendered = self.render_subscription(&subscription);
         self.subscriptions.put(subscription);
-        self.finalize_invoice(&invoice, at, cause);
         self.emit(
             at,
             cause,
@@ -314,6 +313,7 @@ impl State {
             rendered.clone(),
             None,
         );
+        self.finalize_invoice(&invoice, at, cause);
         Ok(rendered)
     }
 
@@ -426,13 +426,13 @@ impl State {
     }
 
     /// A period ends: the new one is billed in advance and the ended one's usage in arrears, on one draft.
-    pub(crate) fn cycle(&mut self, id: &str, at: i64) {
+    pub(crate) fn cycle(&mut self, id: &str, at: i64) -> bool {
         let Some(found) = self
             .subscriptions
             .find(id)
             .filter(|found| found.is_live() && found.period.1 == at)
         else {
-            return;
+            return false;
         };
         let mut subscription = found.clone();
         let before = self.render_subscription(found);
@@ -444,10 +444,10 @@ impl State {
                 Reason::Cycle,
                 &Cause::default(),
             );
-            return;
+            return true;
         }
         let Some(interval) = self.interval_of(&subscription) else {
-            return;
+            return false;
         };
         let ended = subscription.period;
         let entries = self.cycle_entries(&mut subscription, interval);
@@ -466,6 +466,7 @@ impl State {
             rendered,
             Some(&before),
         );
+        true
     }
 
     /// Moves a subscription into its next period and gives what the invoice of that moment bills.
@@ -496,19 +497,22 @@ impl State {
             .map(|recurring| recurring.interval)
     }
 
-    pub(crate) fn cancel_at(&mut self, id: &str, at: i64) {
+    /// Ends a subscription whose `cancel_at` is `at`; says whether it still waited for that.
+    pub(crate) fn cancel_due(&mut self, id: &str, at: i64) -> bool {
         let due = self.subscriptions.find(id).filter(|found| {
             found.is_live() && !found.cancel_at_period_end && found.cancel_at == Some(at)
         });
-        if let Some(subscription) = due.cloned() {
-            self.end(
-                subscription,
-                at,
-                End::BillingUsage,
-                Reason::Update,
-                &Cause::default(),
-            );
-        }
+        let Some(subscription) = due.cloned() else {
+            return false;
+        };
+        self.end(
+            subscription,
+            at,
+            End::BillingUsage,
+            Reason::Update,
+            &Cause::default(),
+        );
+        true
     }
 
     /// Ends a subscription. "Any metered usage is charged for in a final invoice when the subscription cancels at the end of the
@@ -746,7 +750,8 @@ impl State {
                     .items
                     .iter()
                     .any(|other| other.id == item.id && other.price == item.price);
-                if proration != Proration::None && (subscription.flexible || price_stays) {
+                let removed_and_billed = proration != Proration::None && subscription.flexible;
+                if price_stays || removed_and_billed {
                     let lines = self.used_until_now(subscription, item, at);
                     subscription.pending.extend(lines);
                 }

@@ -31,19 +31,30 @@ impl Catalog {
     /// [`Access::NoSuchRoute`]: empty and dot segments, encoded slashes, backslashes, control characters, escapes that
     /// hide another escape, bytes that are not UTF-8, and a method in anything but capitals.
     pub fn access(&self, tier: &str, method: &str, path: &str) -> Access<'_> {
-        let Some(path) = Decoded::new(path) else { return Access::NoSuchRoute };
-        let Some(route) = Route::new(method, &path) else { return Access::NoSuchRoute };
+        let Some(path) = Decoded::new(path) else {
+            return Access::NoSuchRoute;
+        };
+        let Some(route) = Route::new(method, &path) else {
+            return Access::NoSuchRoute;
+        };
         let tier = self.tiers.iter().position(|known| known.name == tier);
         self.access_route(tier, &route)
     }
 
     pub(super) fn access_route(&self, tier: Option<usize>, route: &Route<'_>) -> Access<'_> {
-        let Some(deciding) = self.deciding(tier, route) else { return Access::NoSuchRoute };
-        let tier = tier.and_then(|index| self.tiers.get(index)).filter(|_| deciding.is_open);
-        let Some(tier) = tier else {
-            return Access::NotInTier { from: self.tiers.get(deciding.from).map_or("", |from| &from.name) };
+        let Some(deciding) = self.deciding(tier, route) else {
+            return Access::NoSuchRoute;
         };
-        let weights = most_specific(&tier.weights, route).or_else(|| most_specific(&self.weights, route));
+        let tier = tier
+            .and_then(|index| self.tiers.get(index))
+            .filter(|_| deciding.is_open);
+        let Some(tier) = tier else {
+            return Access::NotInTier {
+                from: self.tiers.get(deciding.from).map_or("", |from| &from.name),
+            };
+        };
+        let weights =
+            most_specific(&tier.weights, route).or_else(|| most_specific(&self.weights, route));
         Access::Open {
             meter: most_specific(&self.meters, route).map_or(DEFAULT_METER, String::as_str),
             cost: weights.copied().unwrap_or(1),
@@ -70,19 +81,33 @@ impl Catalog {
         }
         let (pattern, from) = best?;
         let is_open = matches_tier && tier.is_some_and(|tier| tier >= from);
-        Some(Deciding { pattern, from, is_open })
+        Some(Deciding {
+            pattern,
+            from,
+            is_open,
+        })
     }
 }
 
 /// What the most specific matching pattern names.
 fn most_specific<'a, T>(patterns: &'a [(Pattern, T)], route: &Route<'_>) -> Option<&'a T> {
-    let matching = patterns.iter().filter(|(pattern, _)| pattern.matches_route(route));
-    matching.max_by_key(|(pattern, _)| pattern.rank()).map(|(_, named)| named)
+    let matching = patterns
+        .iter()
+        .filter(|(pattern, _)| pattern.matches_route(route));
+    matching
+        .max_by_key(|(pattern, _)| pattern.rank())
+        .map(|(_, named)| named)
 }
 
 fn group_of(tier: &Tier, route: &Route<'_>) -> Option<usize> {
     let patterns = tier.groups.iter().enumerate().flat_map(|(index, group)| {
-        group.endpoints.iter().filter(|pattern| pattern.matches_route(route)).map(move |pattern| (pattern, index))
+        group
+            .endpoints
+            .iter()
+            .filter(|pattern| pattern.matches_route(route))
+            .map(move |pattern| (pattern, index))
     });
-    patterns.max_by_key(|(pattern, _)| pattern.rank()).map(|(_, index)| index)
+    patterns
+        .max_by_key(|(pattern, _)| pattern.rank())
+        .map(|(_, index)| index)
 }

@@ -49,8 +49,19 @@ pub(super) enum Unsure {
 }
 
 /// Checks the tier at `index`, or what it becomes with a customer's overrides.
-pub(super) fn check(catalog: &Catalog, index: usize, tier: &Tier, unsure: &BTreeSet<Unsure>) -> Vec<Broken> {
-    let mut check = Check { catalog, index, tier, unsure, broken: Vec::new() };
+pub(super) fn check(
+    catalog: &Catalog,
+    index: usize,
+    tier: &Tier,
+    unsure: &BTreeSet<Unsure>,
+) -> Vec<Broken> {
+    let mut check = Check {
+        catalog,
+        index,
+        tier,
+        unsure,
+        broken: Vec::new(),
+    };
     check.limits();
     check.prices();
     check.policy();
@@ -76,7 +87,11 @@ impl<'a> Check<'a> {
     }
 
     fn report(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.broken.push(Broken { at: At::Tier(field.into()), value: None, problem: problem.into() });
+        self.broken.push(Broken {
+            at: At::Tier(field.into()),
+            value: None,
+            problem: problem.into(),
+        });
     }
 
     fn included(&self) -> Option<&'a BTreeMap<String, Option<u64>>> {
@@ -90,7 +105,12 @@ impl<'a> Check<'a> {
     fn all_limits(&self) -> Vec<(String, Limit)> {
         let mut limits = Vec::new();
         if let Custom::Fixed(fixed) = &self.tier.limits {
-            limits.extend(fixed.iter().enumerate().map(|(index, limit)| (format!("rate_limit#{index}"), *limit)));
+            limits.extend(
+                fixed
+                    .iter()
+                    .enumerate()
+                    .map(|(index, limit)| (format!("rate_limit#{index}"), *limit)),
+            );
         }
         if let AtQuota::Throttle(limit) = self.tier.at_quota {
             limits.push(("at_quota".to_owned(), limit));
@@ -112,7 +132,11 @@ impl<'a> Check<'a> {
             self.limit_list("rate_limit", limits, LIMITS_MAX);
         }
         for group in &tier.groups {
-            self.limit_list(&format!("groups.{}.rate_limit", group.name), &group.limits, GROUP_LIMITS_MAX);
+            self.limit_list(
+                &format!("groups.{}.rate_limit", group.name),
+                &group.limits,
+                GROUP_LIMITS_MAX,
+            );
         }
         for (field, limit) in self.all_limits() {
             if let Some(problem) = limit.problem() {
@@ -125,11 +149,21 @@ impl<'a> Check<'a> {
 
     fn limit_list(&mut self, field: &str, limits: &[Limit], most: usize) {
         if limits.len() > most {
-            self.report(field, format!("has {} limits: at most {most}", limits.len()));
+            self.report(
+                field,
+                format!("has {} limits: at most {most}", limits.len()),
+            );
         }
         for (index, limit) in limits.iter().enumerate() {
-            if limits.iter().take(index).any(|earlier| earlier.window_ms == limit.window_ms) {
-                self.report(format!("{field}#{index}"), "has the same window as another limit: keep the lower one");
+            if limits
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.window_ms == limit.window_ms)
+            {
+                self.report(
+                    format!("{field}#{index}"),
+                    "has the same window as another limit: keep the lower one",
+                );
             }
         }
     }
@@ -139,14 +173,20 @@ impl<'a> Check<'a> {
         let needed = shards_needed(limit);
         if needed > u128::from(SHARDS_MAX) {
             let most = UNITS_PER_MINUTE_MAX * u64::from(SHARDS_MAX);
-            self.report(field, format!("is more than {SHARDS_MAX} shards can carry, which is {most} a minute"));
+            self.report(
+                field,
+                format!("is more than {SHARDS_MAX} shards can carry, which is {most} a minute"),
+            );
         } else if needed > u128::from(shards) {
             let problem = format!(
                 "is more than {UNITS_PER_MINUTE_MAX} a minute for each counter item: the tier needs shards: {needed}"
             );
             self.report(field, problem);
         } else if limit.units < shards {
-            self.report(field, format!("cannot be split over {shards} shards: each needs at least 1"));
+            self.report(
+                field,
+                format!("cannot be split over {shards} shards: each needs at least 1"),
+            );
         }
     }
 
@@ -158,7 +198,10 @@ impl<'a> Check<'a> {
         for (meter, price) in &tier.overage {
             let field = format!("overage.{meter}");
             if !self.is_meter(meter) {
-                self.report(&*field, format!("names the meter {meter}, which the file does not have"));
+                self.report(
+                    &*field,
+                    format!("names the meter {meter}, which the file does not have"),
+                );
             }
             if let UsagePrice::Graduated(steps) | UsagePrice::Volume(steps) = price
                 && let Some(problem) = steps_problem(steps)
@@ -166,47 +209,71 @@ impl<'a> Check<'a> {
                 self.report(field, problem);
                 continue;
             }
-            let Some(included) = self.included() else { continue };
-            if let Some(problem) = included_problem(price, included.get(meter).copied().unwrap_or(Some(0))) {
+            let Some(included) = self.included() else {
+                continue;
+            };
+            if let Some(problem) =
+                included_problem(price, included.get(meter).copied().unwrap_or(Some(0)))
+            {
                 self.report(field, problem);
             }
         }
         for (meter, cap) in &tier.spend_cap {
             let field = format!("spend_cap.{meter}");
             let Some(price) = tier.overage.get(meter) else {
-                self.report(field, format!("caps the meter {meter}, which has no overage price"));
+                self.report(
+                    field,
+                    format!("caps the meter {meter}, which has no overage price"),
+                );
                 continue;
             };
             if *cap > MONEY_MAX {
                 self.report(&*field, "is too large: at most 12 digits of the minor unit");
             }
-            let Some(included) = self.included() else { continue };
+            let Some(included) = self.included() else {
+                continue;
+            };
             let included = included.get(meter).copied().unwrap_or(Some(0));
             if price.amount(included, 0).is_ok_and(|flat| flat > *cap) {
-                self.report(field, "is below the flat amount that is due without any usage");
+                self.report(
+                    field,
+                    "is below the flat amount that is due without any usage",
+                );
             }
         }
     }
 
     fn policy(&mut self) {
-        let Some(included) = self.included() else { return };
+        let Some(included) = self.included() else {
+            return;
+        };
         for (meter, units) in included {
             if !self.is_meter(meter) {
                 let problem = format!("names the meter {meter}, which the file does not have");
                 self.report(format!("included_calls.{meter}"), problem);
             }
             if units.is_some_and(|units| units > COUNT_MAX) {
-                self.report(format!("included_calls.{meter}"), "is too large: a count has at most 15 digits");
+                self.report(
+                    format!("included_calls.{meter}"),
+                    "is too large: a count has at most 15 digits",
+                );
             }
         }
-        if !self.sure(&[Unsure::Overage, Unsure::AtQuota]) || self.tier.at_quota != AtQuota::Overage {
+        if !self.sure(&[Unsure::Overage, Unsure::AtQuota]) || self.tier.at_quota != AtQuota::Overage
+        {
             return;
         }
-        for meter in included.iter().filter(|(_, units)| units.is_some()).map(|(meter, _)| meter) {
+        for meter in included
+            .iter()
+            .filter(|(_, units)| units.is_some())
+            .map(|(meter, _)| meter)
+        {
             if !self.tier.overage.contains_key(meter) {
                 let problem = match self.tier.overage.len() {
                     0 => "bills what exceeds the quota, but no overage price is given".to_owned(),
-                    _ => format!("bills what exceeds the quota, but {meter} has a quota and no overage price"),
+                    _ => format!(
+                        "bills what exceeds the quota, but {meter} has a quota and no overage price"
+                    ),
                 };
                 self.report("at_quota", problem);
                 return;
@@ -220,7 +287,9 @@ impl<'a> Check<'a> {
 
     /// A meter that counts an open route must have a quota or a price, and a quota that lets something through.
     fn meters_used(&mut self) {
-        let Some(included) = self.included() else { return };
+        let Some(included) = self.included() else {
+            return;
+        };
         if !self.sure(&[Unsure::Overage, Unsure::AtQuota]) {
             return;
         }
@@ -230,10 +299,13 @@ impl<'a> Check<'a> {
                 continue;
             }
             if units.is_none() {
-                let problem = format!("says nothing of the meter {meter}, which counts {route}: add it, maybe as unlimited");
+                let problem = format!(
+                    "says nothing of the meter {meter}, which counts {route}: add it, maybe as unlimited"
+                );
                 self.report("included_calls", problem);
             } else if units == Some(Some(0)) && self.tier.at_quota == AtQuota::Block {
-                let problem = format!("is 0 and at_quota is block, so {route} could never be admitted");
+                let problem =
+                    format!("is 0 and at_quota is block, so {route} could never be admitted");
                 self.report(format!("included_calls.{meter}"), problem);
             }
         }
@@ -242,10 +314,19 @@ impl<'a> Check<'a> {
     /// The meters that count a route of the tier, each with such a route.
     fn open_meters(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
-        let meters: BTreeSet<&str> = self.catalog.meters.iter().map(|(_, meter)| meter.as_str()).collect();
+        let meters: BTreeSet<&str> = self
+            .catalog
+            .meters
+            .iter()
+            .map(|(_, meter)| meter.as_str())
+            .collect();
         let probe = Probe::new(self.catalog);
         for endpoint in self.catalog.tiers.iter().flat_map(|tier| &tier.endpoints) {
-            let meets = self.catalog.meters.iter().filter_map(|(pattern, _)| pattern.meet(endpoint));
+            let meets = self
+                .catalog
+                .meters
+                .iter()
+                .filter_map(|(pattern, _)| pattern.meet(endpoint));
             for region in std::iter::once(endpoint.clone()).chain(meets) {
                 if found.len() > meters.len() {
                     return found;
@@ -265,9 +346,15 @@ impl<'a> Check<'a> {
     /// No open route may weigh more than a limit or a blocked quota on its way ever admits.
     fn weights(&mut self) {
         let ceilings = self.ceilings();
-        let Some(lowest) = ceilings.iter().map(|ceiling| ceiling.units).min() else { return };
+        let Some(lowest) = ceilings.iter().map(|ceiling| ceiling.units).min() else {
+            return;
+        };
         let tier = self.tier;
-        let own = tier.weights.iter().enumerate().map(|(index, weight)| (weight, At::Tier(format!("weights#{index}"))));
+        let own = tier
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(index, weight)| (weight, At::Tier(format!("weights#{index}"))));
         let file = self.catalog.weights.iter().enumerate();
         let file = file.map(|(index, weight)| (weight, At::File(format!("weights#{index}"))));
         let probe = Probe::new(self.catalog);
@@ -280,7 +367,11 @@ impl<'a> Check<'a> {
                     "takes {weight} units, but tiers.{}.{} admits {} at most, so the request could never be admitted",
                     tier.name, ceiling.what, ceiling.units
                 );
-                self.broken.push(Broken { at, value: Some(pattern.to_string()), problem });
+                self.broken.push(Broken {
+                    at,
+                    value: Some(pattern.to_string()),
+                    problem,
+                });
             }
         }
     }
@@ -295,7 +386,9 @@ impl<'a> Check<'a> {
         let endpoints = self.catalog.tiers.iter().flat_map(|tier| &tier.endpoints);
         for region in endpoints.filter_map(|endpoint| endpoint.meet(pattern)) {
             for access in probe.accesses(self.catalog, self.index, &region) {
-                let Access::Open { meter, cost, group } = access else { continue };
+                let Access::Open { meter, cost, group } = access else {
+                    continue;
+                };
                 let holds = |ceiling: &&Ceiling| {
                     ceiling.units < cost
                         && ceiling.meter.as_deref().is_none_or(|one| one == meter)
@@ -322,21 +415,40 @@ impl<'a> Check<'a> {
         let share = |units: u64| units / u64::from(self.tier.shards.max(1));
         for (field, limit) in self.all_limits() {
             let what = field.split('#').next().unwrap_or_default().to_owned();
-            let group = self.tier.groups.iter().position(|group| what.starts_with(&format!("groups.{}.", group.name)));
-            ceilings.push(Ceiling { what, units: share(limit.units), meter: None, group });
+            let group = self
+                .tier
+                .groups
+                .iter()
+                .position(|group| what.starts_with(&format!("groups.{}.", group.name)));
+            ceilings.push(Ceiling {
+                what,
+                units: share(limit.units),
+                meter: None,
+                group,
+            });
         }
         if let (Some(included), AtQuota::Block) = (self.included(), self.tier.at_quota) {
             for (meter, units) in included {
                 if let Some(units) = units {
                     let what = "included_calls".to_owned();
-                    ceilings.push(Ceiling { what, units: share(*units), meter: Some(meter.clone()), group: None });
+                    ceilings.push(Ceiling {
+                        what,
+                        units: share(*units),
+                        meter: Some(meter.clone()),
+                        group: None,
+                    });
                 }
             }
         }
         for (index, group) in self.tier.groups.iter().enumerate() {
             if let (Some(units), AtQuota::Block) = (group.included, group.at_quota) {
                 let what = format!("groups.{}.included_calls", group.name);
-                ceilings.push(Ceiling { what, units: share(units), meter: None, group: Some(index) });
+                ceilings.push(Ceiling {
+                    what,
+                    units: share(units),
+                    meter: None,
+                    group: Some(index),
+                });
             }
         }
         ceilings
@@ -349,11 +461,15 @@ impl<'a> Check<'a> {
         let probe = Probe::new(self.catalog);
         for group in &tier.groups {
             for (position, pattern) in group.endpoints.iter().enumerate() {
-                let closed = probe.find_map(pattern, |route| match self.catalog.deciding(Some(self.index), route) {
-                    None => Some(None),
-                    Some(deciding) => {
-                        let elsewhere = deciding.pattern.is_subset_of(pattern) && deciding.pattern != pattern;
-                        (!deciding.is_open && !elsewhere).then_some(self.catalog.tiers.get(deciding.from))
+                let closed = probe.find_map(pattern, |route| {
+                    match self.catalog.deciding(Some(self.index), route) {
+                        None => Some(None),
+                        Some(deciding) => {
+                            let elsewhere = deciding.pattern.is_subset_of(pattern)
+                                && deciding.pattern != pattern;
+                            (!deciding.is_open && !elsewhere)
+                                .then_some(self.catalog.tiers.get(deciding.from))
+                        }
                     }
                 });
                 let field = format!("groups.{}.endpoints#{position}", group.name);
@@ -361,7 +477,13 @@ impl<'a> Check<'a> {
                     None => {}
                     Some(None) => self.report(field, "is a route that no tier names"),
                     Some(Some(from)) => {
-                        self.report(field, format!("is not open to the tier {}, only from {} on", tier.name, from.name));
+                        self.report(
+                            field,
+                            format!(
+                                "is not open to the tier {}, only from {} on",
+                                tier.name, from.name
+                            ),
+                        );
                     }
                 }
             }
@@ -389,7 +511,10 @@ impl Probe {
     fn new(catalog: &Catalog) -> Self {
         let endpoints = catalog.tiers.iter().flat_map(|tier| {
             let groups = tier.groups.iter().flat_map(|group| &group.endpoints);
-            tier.endpoints.iter().chain(tier.weights.iter().map(|(pattern, _)| pattern)).chain(groups)
+            tier.endpoints
+                .iter()
+                .chain(tier.weights.iter().map(|(pattern, _)| pattern))
+                .chain(groups)
         });
         let meters = catalog.meters.iter().map(|(pattern, _)| pattern);
         let weights = catalog.weights.iter().map(|(pattern, _)| pattern);
@@ -398,23 +523,37 @@ impl Probe {
             segments_max = segments_max.max(pattern.segment_count());
             named.extend(pattern.method_name());
         }
-        let other = Method::ALL.into_iter().map(Method::name).find(|method| !named.contains(method));
-        Self { segments_max, methods: named.into_iter().chain(other).collect() }
+        let other = Method::ALL
+            .into_iter()
+            .map(Method::name)
+            .find(|method| !named.contains(method));
+        Self {
+            segments_max,
+            methods: named.into_iter().chain(other).collect(),
+        }
     }
 
     fn find_map<T>(&self, pattern: &Pattern, ask: impl Fn(&Route<'_>) -> Option<T>) -> Option<T> {
-        pattern.examples(self.segments_max, &self.methods).find_map(|(method, path)| {
-            let path = Decoded::new(&path)?;
-            ask(&Route::new(method, &path)?)
-        })
+        pattern
+            .examples(self.segments_max, &self.methods)
+            .find_map(|(method, path)| {
+                let path = Decoded::new(&path)?;
+                ask(&Route::new(method, &path)?)
+            })
     }
 
-    fn accesses<'c>(&self, catalog: &'c Catalog, index: usize, pattern: &Pattern) -> Vec<Access<'c>> {
+    fn accesses<'c>(
+        &self,
+        catalog: &'c Catalog,
+        index: usize,
+        pattern: &Pattern,
+    ) -> Vec<Access<'c>> {
         let examples = pattern.examples(self.segments_max, &self.methods);
         examples
             .map(|(method, path)| match Decoded::new(&path) {
-                Some(path) => Route::new(method, &path)
-                    .map_or(Access::NoSuchRoute, |route| catalog.access_route(Some(index), &route)),
+                Some(path) => Route::new(method, &path).map_or(Access::NoSuchRoute, |route| {
+                    catalog.access_route(Some(index), &route)
+                }),
                 None => Access::NoSuchRoute,
             })
             .collect()
@@ -428,7 +567,9 @@ fn shards_needed(limit: Limit) -> u128 {
 }
 
 fn steps_problem(steps: &[Step]) -> Option<String> {
-    let Some((last, bounded)) = steps.split_last() else { return Some("has no steps".to_owned()) };
+    let Some((last, bounded)) = steps.split_last() else {
+        return Some("has no steps".to_owned());
+    };
     if steps.len() > STEPS_MAX {
         return Some(format!("has {} steps: at most {STEPS_MAX}", steps.len()));
     }
@@ -438,15 +579,27 @@ fn steps_problem(steps: &[Step]) -> Option<String> {
     let mut below = 0;
     for (index, step) in bounded.iter().enumerate() {
         match step.up_to {
-            None => return Some(format!("has no up_to in step {}: only the last step may leave it out", index + 1)),
-            Some(up_to) if up_to > COUNT_MAX => return Some("has an up_to of more than 15 digits".to_owned()),
+            None => {
+                return Some(format!(
+                    "has no up_to in step {}: only the last step may leave it out",
+                    index + 1
+                ));
+            }
+            Some(up_to) if up_to > COUNT_MAX => {
+                return Some("has an up_to of more than 15 digits".to_owned());
+            }
             Some(up_to) if up_to <= below => {
-                return Some(format!("has steps out of order: up_to {up_to} must be more than {below}"));
+                return Some(format!(
+                    "has steps out of order: up_to {up_to} must be more than {below}"
+                ));
             }
             Some(up_to) => below = up_to,
         }
     }
-    steps.iter().any(|step| step.flat > MONEY_MAX).then(|| "has a flat amount of more than 12 digits".to_owned())
+    steps
+        .iter()
+        .any(|step| step.flat > MONEY_MAX)
+        .then(|| "has a flat amount of more than 12 digits".to_owned())
 }
 
 fn included_problem(price: &UsagePrice, included: Option<u64>) -> Option<String> {
@@ -456,7 +609,10 @@ fn included_problem(price: &UsagePrice, included: Option<u64>) -> Option<String>
             "prices every unit by volume, so {included} units can't be included for free: include 0, or use graduated"
         )),
         (UsagePrice::Graduated(steps), Some(included)) => {
-            let within = steps.iter().filter_map(|step| step.up_to).find(|up_to| *up_to <= included)?;
+            let within = steps
+                .iter()
+                .filter_map(|step| step.up_to)
+                .find(|up_to| *up_to <= included)?;
             Some(format!(
                 "has a step up to {within} within the {included} included units: bounds count the included units too"
             ))

@@ -8,8 +8,8 @@ use super::error::shortened;
 use super::value;
 use super::yaml::{self, Entry, Kind, Node, Place};
 use super::{
-    AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Interval, Limit, Pattern, Step, Tier, TierError,
-    TierErrors, UsagePrice,
+    AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Interval, Limit, Pattern, Step,
+    Tier, TierError, TierErrors, UsagePrice,
 };
 use crate::money::{Currency, Money};
 
@@ -26,8 +26,20 @@ const ERRORS_MAX: usize = 200;
 
 const FILE_FIELDS: &[&str] = &["tiers", "currency", "weights", "meters"];
 const TIER_FIELDS: &[&str] = &[
-    "price", "included_calls", "rate_limit", "endpoints", "support", "overage", "sla", "at_quota", "spend_cap",
-    "trial_days", "shards", "weights", "warn_at", "groups",
+    "price",
+    "included_calls",
+    "rate_limit",
+    "endpoints",
+    "support",
+    "overage",
+    "sla",
+    "at_quota",
+    "spend_cap",
+    "trial_days",
+    "shards",
+    "weights",
+    "warn_at",
+    "groups",
 ];
 const GROUP_FIELDS: &[&str] = &["endpoints", "rate_limit", "included_calls", "at_quota"];
 const STEP_FIELDS: &[&str] = &["up_to", "unit", "flat"];
@@ -40,7 +52,14 @@ impl Catalog {
         let root = yaml::load(text).map_err(|error| {
             let Place { line, column } = error.place;
             let (field, value, problem) = (String::new(), String::new(), error.problem);
-            TierErrors::new(vec![TierError { file: file_name.to_owned(), line, column, field, value, problem }])
+            TierErrors::new(vec![TierError {
+                file: file_name.to_owned(),
+                line,
+                column,
+                field,
+                value,
+                problem,
+            }])
         })?;
         let mut reader = Reader::new(file_name);
         match reader.file(&root) {
@@ -78,7 +97,13 @@ struct Periods {
 
 impl<'a> Reader<'a> {
     fn new(file: &'a str) -> Self {
-        Self { file, currency: Currency::USD, errors: Vec::new(), routes_unsure: false, meters: None }
+        Self {
+            file,
+            currency: Currency::USD,
+            errors: Vec::new(),
+            routes_unsure: false,
+            meters: None,
+        }
     }
 
     fn error(&self, place: Place, field: &str, value: &str, problem: impl Display) -> TierError {
@@ -184,7 +209,12 @@ impl<'a> Reader<'a> {
                     Some(near) => format!("is not a field: did you mean {near}?"),
                     None => format!("is not a field: there are {}", known.join(", ")),
                 };
-                self.refuse_at(entry.place, &join(field, &shortened(&entry.key)), "", problem);
+                self.refuse_at(
+                    entry.place,
+                    &join(field, &shortened(&entry.key)),
+                    "",
+                    problem,
+                );
             }
         }
         Some(found)
@@ -193,23 +223,39 @@ impl<'a> Reader<'a> {
     fn file(&mut self, root: &Node) -> Option<Catalog> {
         let fields = self.fields(root, "", "a mapping with the field tiers", FILE_FIELDS)?;
         if let Some(node) = fields.get("currency") {
-            self.currency = self.parsed(node, "currency", "a currency code", str::parse).unwrap_or_default();
+            self.currency = self
+                .parsed(node, "currency", "a currency code", str::parse)
+                .unwrap_or_default();
         }
         let mut marks = Marks::new();
-        let meters = fields.get("meters").map(|node| self.meters(node)).unwrap_or_default();
+        let meters = fields
+            .get("meters")
+            .map(|node| self.meters(node))
+            .unwrap_or_default();
         if !self.routes_unsure {
             let names = meters.iter().map(|(_, meter)| meter.clone());
             self.meters = Some(names.chain([DEFAULT_METER.to_owned()]).collect());
         }
-        let weights = fields.get("weights").map(|node| self.weights(node, "weights", "weights", &mut marks));
+        let weights = fields
+            .get("weights")
+            .map(|node| self.weights(node, "weights", "weights", &mut marks));
         let Some(tiers) = fields.get("tiers") else {
-            self.refuse(root, "tiers", "is missing: the file needs at least one tier");
+            self.refuse(
+                root,
+                "tiers",
+                "is missing: the file needs at least one tier",
+            );
             return None;
         };
         let drafts = self.tiers(tiers)?;
         self.endpoints_ordered(&drafts);
         let tiers = drafts.iter().map(|draft| draft.tier.clone()).collect();
-        let catalog = Catalog { currency: self.currency, tiers, meters, weights: weights.unwrap_or_default() };
+        let catalog = Catalog {
+            currency: self.currency,
+            tiers,
+            meters,
+            weights: weights.unwrap_or_default(),
+        };
         for (index, draft) in drafts.into_iter().enumerate() {
             self.check(&catalog, index, draft, &marks);
         }
@@ -217,12 +263,20 @@ impl<'a> Reader<'a> {
     }
 
     fn tiers(&mut self, node: &Node) -> Option<Vec<Draft>> {
-        let entries = self.entries(node, "tiers", "a mapping from each tier's name to its fields")?;
+        let entries = self.entries(
+            node,
+            "tiers",
+            "a mapping from each tier's name to its fields",
+        )?;
         if entries.is_empty() {
             self.refuse(node, "tiers", "is empty: the file needs at least one tier");
         }
         if entries.len() > TIERS_MAX {
-            self.refuse(node, "tiers", format!("has {} tiers: at most {TIERS_MAX}", entries.len()));
+            self.refuse(
+                node,
+                "tiers",
+                format!("has {} tiers: at most {TIERS_MAX}", entries.len()),
+            );
             return None;
         }
         let mut drafts = Vec::new();
@@ -261,11 +315,14 @@ impl<'a> Reader<'a> {
             price = self.price(node, &at("price"), &mut periods);
         }
         let included = fields.get("included_calls");
-        let included = included.and_then(|node| self.included(node, &at("included_calls"), &mut periods, &mut marks));
+        let included = included
+            .and_then(|node| self.included(node, &at("included_calls"), &mut periods, &mut marks));
         if included.is_none() {
             unsure.insert(Unsure::Included);
         }
-        let limits = fields.get("rate_limit").and_then(|node| self.limits(node, &at("rate_limit"), "rate_limit", &mut marks));
+        let limits = fields
+            .get("rate_limit")
+            .and_then(|node| self.limits(node, &at("rate_limit"), "rate_limit", &mut marks));
         let endpoints = match fields.get("endpoints") {
             Some(node) => self.patterns(node, &at("endpoints"), "endpoints", &mut marks),
             None => Vec::new(),
@@ -278,10 +335,21 @@ impl<'a> Reader<'a> {
             unsure.insert(Unsure::Overage);
         }
         let overage = overage.unwrap_or_default();
-        let mut at_quota = Some(if overage.is_empty() { AtQuota::Block } else { AtQuota::Overage });
+        let mut at_quota = Some(if overage.is_empty() {
+            AtQuota::Block
+        } else {
+            AtQuota::Overage
+        });
         if let Some(node) = fields.get("at_quota") {
             at_quota = self.at_quota(node, &at("at_quota"), true);
-            self.overage_is_priced(node, &at("at_quota"), at_quota, &overage, included.as_ref(), &mut unsure);
+            self.overage_is_priced(
+                node,
+                &at("at_quota"),
+                at_quota,
+                &overage,
+                included.as_ref(),
+                &mut unsure,
+            );
         }
         if at_quota.is_none() {
             unsure.insert(Unsure::AtQuota);
@@ -289,37 +357,72 @@ impl<'a> Reader<'a> {
         let mut spend_cap = BTreeMap::new();
         if let Some(node) = fields.get("spend_cap") {
             let sure = !unsure.contains(&Unsure::Overage);
-            spend_cap = self.spend_cap(node, &at("spend_cap"), sure.then_some(&overage), &mut periods, &mut marks);
+            spend_cap = self.spend_cap(
+                node,
+                &at("spend_cap"),
+                sure.then_some(&overage),
+                &mut periods,
+                &mut marks,
+            );
         }
         let trial_days = fields.get("trial_days").and_then(|node| {
-            self.whole(node, &at("trial_days"), 0, TRIAL_DAYS_MAX, "a number of days")
+            self.whole(
+                node,
+                &at("trial_days"),
+                0,
+                TRIAL_DAYS_MAX,
+                "a number of days",
+            )
         });
         let mut shards = Some(1);
         if let Some(node) = fields.get("shards") {
-            shards = self.whole(node, &at("shards"), 1, u64::from(SHARDS_MAX), "a number of counter items");
+            shards = self.whole(
+                node,
+                &at("shards"),
+                1,
+                u64::from(SHARDS_MAX),
+                "a number of counter items",
+            );
             if shards.is_none() {
                 unsure.insert(Unsure::Shards);
             }
         }
-        let weights = fields.get("weights").map(|node| self.weights(node, &at("weights"), "weights", &mut marks));
+        let weights = fields
+            .get("weights")
+            .map(|node| self.weights(node, &at("weights"), "weights", &mut marks));
         let warn = fields.get("warn_at").and_then(|node| {
-            self.parsed(node, &at("warn_at"), "a percentage like 80%", value::percent)
+            self.parsed(
+                node,
+                &at("warn_at"),
+                "a percentage like 80%",
+                value::percent,
+            )
         });
-        let groups = fields.get("groups").map(|node| self.groups(node, &at("groups"), &mut periods, &mut marks));
-        let support = fields.get("support").and_then(|node| self.label(node, &at("support")));
-        let sla = fields.get("sla").and_then(|node| self.label(node, &at("sla")));
+        let groups = fields
+            .get("groups")
+            .map(|node| self.groups(node, &at("groups"), &mut periods, &mut marks));
+        let support = fields
+            .get("support")
+            .and_then(|node| self.label(node, &at("support")));
+        let sla = fields
+            .get("sla")
+            .and_then(|node| self.label(node, &at("sla")));
 
-        if let (Some(Custom::Fixed((amount, None))), Some(node), None) = (&price, fields.get("price"), periods.first)
+        if let (Some(Custom::Fixed((amount, None))), Some(node), None) =
+            (&price, fields.get("price"), periods.first)
             && amount.0 > 0
             && included.is_some()
         {
             self.refuse(node, &at("price"), "has no period: write it like 49/month");
         }
-        let interval = periods.first.map_or(Interval::Month, |(interval, _)| interval);
+        let interval = periods
+            .first
+            .map_or(Interval::Month, |(interval, _)| interval);
         let price = match price {
-            Some(Custom::Fixed((amount, own))) => {
-                Custom::Fixed(BasePrice { amount, interval: own.unwrap_or(interval) })
-            }
+            Some(Custom::Fixed((amount, own))) => Custom::Fixed(BasePrice {
+                amount,
+                interval: own.unwrap_or(interval),
+            }),
             _ => Custom::Custom,
         };
         let tier = Tier {
@@ -339,7 +442,11 @@ impl<'a> Reader<'a> {
             support,
             sla,
         };
-        Some(Draft { tier, marks, unsure })
+        Some(Draft {
+            tier,
+            marks,
+            unsure,
+        })
     }
 
     fn price(
@@ -371,7 +478,11 @@ impl<'a> Reader<'a> {
     ) {
         match (interval, periods.first) {
             (Some(interval), Some((first, of))) if interval != first => {
-                self.refuse(node, field, format!("is per {interval}, but {of} is per {first}: they must agree"));
+                self.refuse(
+                    node,
+                    field,
+                    format!("is per {interval}, but {of} is per {first}: they must agree"),
+                );
             }
             (Some(interval), None) => periods.first = Some((interval, name)),
             _ => {}
@@ -394,7 +505,12 @@ impl<'a> Reader<'a> {
                 let mut complete = known.len() == entries.len();
                 for entry in known {
                     let field = join(field, &entry.key);
-                    match self.parsed(&entry.node, &field, "a quota like 50000/month or unlimited", value::quota) {
+                    match self.parsed(
+                        &entry.node,
+                        &field,
+                        "a quota like 50000/month or unlimited",
+                        value::quota,
+                    ) {
                         Some((units, interval)) => {
                             self.period(&entry.node, &field, "included_calls", interval, periods);
                             included.insert(entry.key.clone(), units);
@@ -407,7 +523,10 @@ impl<'a> Reader<'a> {
             _ => {
                 let (units, interval) = self.parsed(node, field, wanted, value::quota)?;
                 self.period(node, field, "included_calls", interval, periods);
-                Some(Custom::Fixed(BTreeMap::from([(DEFAULT_METER.to_owned(), units)])))
+                Some(Custom::Fixed(BTreeMap::from([(
+                    DEFAULT_METER.to_owned(),
+                    units,
+                )])))
             }
         }
     }
@@ -436,7 +555,9 @@ impl<'a> Reader<'a> {
     }
 
     fn meter_is_known(&mut self, meter: &str, place: Place, field: &str) -> bool {
-        let Some(meters) = &self.meters else { return true };
+        let Some(meters) = &self.meters else {
+            return true;
+        };
         if meters.contains(meter) {
             return true;
         }
@@ -457,7 +578,11 @@ impl<'a> Reader<'a> {
             Kind::Text(text) if text.trim() == "custom" => Some(Custom::Custom),
             Kind::Text(text) if text.trim() == "unlimited" => Some(Custom::Fixed(Vec::new())),
             Kind::List(items) if items.is_empty() => {
-                self.refuse(node, field, "is empty: write a limit like 100/min, or unlimited");
+                self.refuse(
+                    node,
+                    field,
+                    "is empty: write a limit like 100/min, or unlimited",
+                );
                 None
             }
             Kind::List(items) => {
@@ -473,21 +598,36 @@ impl<'a> Reader<'a> {
                 complete.then_some(Custom::Fixed(limits))
             }
             _ => {
-                let limit = self.parsed(node, field, "a rate limit like 100/min, or a list of them", str::parse)?;
+                let limit = self.parsed(
+                    node,
+                    field,
+                    "a rate limit like 100/min, or a list of them",
+                    str::parse,
+                )?;
                 Some(Custom::Fixed(vec![limit]))
             }
         }
     }
 
     /// A list of patterns, without repeats.
-    fn patterns(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Vec<Pattern> {
+    fn patterns(
+        &mut self,
+        node: &Node,
+        field: &str,
+        name: &str,
+        marks: &mut Marks,
+    ) -> Vec<Pattern> {
         let single = std::slice::from_ref(node);
         let items: &[Node] = match &node.kind {
             Kind::List(items) => items,
             Kind::Text(_) => single,
             _ => {
                 self.routes_unsure = true;
-                self.refuse_kind(node, field, "a list of routes like [/v1/items/*, POST /v1/items]");
+                self.refuse_kind(
+                    node,
+                    field,
+                    "a list of routes like [/v1/items/*, POST /v1/items]",
+                );
                 return Vec::new();
             }
         };
@@ -497,18 +637,33 @@ impl<'a> Reader<'a> {
         }
         if items.len() > PATTERNS_MAX {
             self.routes_unsure = true;
-            self.refuse(node, field, format!("has {} routes: at most {PATTERNS_MAX}", items.len()));
+            self.refuse(
+                node,
+                field,
+                format!("has {} routes: at most {PATTERNS_MAX}", items.len()),
+            );
             return Vec::new();
         }
         let mut patterns: Vec<Pattern> = Vec::new();
         for item in items {
-            let Some(pattern) = self.parsed(item, field, "a route like /v1/items/*", str::parse::<Pattern>) else {
+            let Some(pattern) = self.parsed(
+                item,
+                field,
+                "a route like /v1/items/*",
+                str::parse::<Pattern>,
+            ) else {
                 self.routes_unsure = true;
                 continue;
             };
             if let Some(index) = patterns.iter().position(|earlier| *earlier == pattern) {
-                let line = marks.get(&format!("{name}#{index}")).map_or(0, |(place, _)| place.line);
-                self.refuse(item, field, format!("is the same route as one on line {line}"));
+                let line = marks
+                    .get(&format!("{name}#{index}"))
+                    .map_or(0, |(place, _)| place.line);
+                self.refuse(
+                    item,
+                    field,
+                    format!("is the same route as one on line {line}"),
+                );
                 continue;
             }
             mark(marks, &format!("{name}#{}", patterns.len()), item);
@@ -520,8 +675,10 @@ impl<'a> Reader<'a> {
     /// Refuses patterns of one kind that overlap without order, as none of them could decide.
     fn ordered(&mut self, field: &str, patterns: &[(&Pattern, Place, String)]) {
         for (index, (pattern, place, value)) in patterns.iter().enumerate() {
-            let Some((other, other_place, _)) =
-                patterns.iter().take(index).find(|(other, ..)| pattern.is_unordered_with(other))
+            let Some((other, other_place, _)) = patterns
+                .iter()
+                .take(index)
+                .find(|(other, ..)| pattern.is_unordered_with(other))
             else {
                 continue;
             };
@@ -549,8 +706,14 @@ impl<'a> Reader<'a> {
             }
         }
         if patterns.len() > ENDPOINTS_MAX {
-            let place = patterns.first().map(|(_, place, _)| *place).unwrap_or_default();
-            let problem = format!("name {} different routes: at most {ENDPOINTS_MAX}", patterns.len());
+            let place = patterns
+                .first()
+                .map(|(_, place, _)| *place)
+                .unwrap_or_default();
+            let problem = format!(
+                "name {} different routes: at most {ENDPOINTS_MAX}",
+                patterns.len()
+            );
             self.refuse_at(place, "tiers", "", problem);
             self.routes_unsure = true;
             return;
@@ -558,14 +721,24 @@ impl<'a> Reader<'a> {
         self.ordered("tiers.?.endpoints", &patterns);
     }
 
-    fn overage(&mut self, node: &Node, field: &str, marks: &mut Marks) -> Option<BTreeMap<String, UsagePrice>> {
+    fn overage(
+        &mut self,
+        node: &Node,
+        field: &str,
+        marks: &mut Marks,
+    ) -> Option<BTreeMap<String, UsagePrice>> {
         let mut prices = BTreeMap::new();
         match &node.kind {
-            Kind::Map(entries) if !entries.iter().any(|entry| entry.key == "graduated" || entry.key == "volume") => {
+            Kind::Map(entries)
+                if !entries
+                    .iter()
+                    .any(|entry| entry.key == "graduated" || entry.key == "volume") =>
+            {
                 let known = self.meter_entries(node, field, "overage", marks)?;
                 let mut complete = known.len() == entries.len();
                 for entry in known {
-                    match self.usage_price(&entry.node, &join(field, &entry.key), Some(&entry.key)) {
+                    match self.usage_price(&entry.node, &join(field, &entry.key), Some(&entry.key))
+                    {
                         Some((_, price)) => {
                             prices.insert(entry.key.clone(), price);
                         }
@@ -582,17 +755,26 @@ impl<'a> Reader<'a> {
     }
 
     /// A price, and the meter that it is for: `meter`, or what the price itself names.
-    fn usage_price(&mut self, node: &Node, field: &str, meter: Option<&str>) -> Option<(String, UsagePrice)> {
+    fn usage_price(
+        &mut self,
+        node: &Node,
+        field: &str,
+        meter: Option<&str>,
+    ) -> Option<(String, UsagePrice)> {
         let currency = self.currency;
         let wanted = "a price like $0.002/call, or a mapping with graduated or volume";
         if let Kind::Map(_) = &node.kind {
             let fields = self.fields(node, field, wanted, &["graduated", "volume"])?;
             let meter = meter.unwrap_or(DEFAULT_METER).to_owned();
             return match (fields.get("graduated"), fields.get("volume")) {
-                (Some(steps), None) => {
-                    Some((meter, UsagePrice::Graduated(self.steps(steps, &join(field, "graduated"))?)))
-                }
-                (None, Some(steps)) => Some((meter, UsagePrice::Volume(self.steps(steps, &join(field, "volume"))?))),
+                (Some(steps), None) => Some((
+                    meter,
+                    UsagePrice::Graduated(self.steps(steps, &join(field, "graduated"))?),
+                )),
+                (None, Some(steps)) => Some((
+                    meter,
+                    UsagePrice::Volume(self.steps(steps, &join(field, "volume"))?),
+                )),
                 _ => {
                     self.refuse(node, field, "needs exactly one of graduated and volume");
                     None
@@ -610,28 +792,52 @@ impl<'a> Reader<'a> {
         let named = unit.filter(|unit| !matches!(*unit, "call" | "unit" | "request"));
         match (meter, named) {
             (Some(meter), Some(named)) if meter != named => {
-                self.refuse(node, field, format!("is per {named}, but stands at the meter {meter}"));
+                self.refuse(
+                    node,
+                    field,
+                    format!("is per {named}, but stands at the meter {meter}"),
+                );
                 None
             }
             (Some(meter), _) => Some((meter.to_owned(), UsagePrice::PerUnit(price))),
-            (None, Some(named)) if self.meters.as_ref().is_some_and(|meters| !meters.contains(named)) => {
+            (None, Some(named))
+                if self
+                    .meters
+                    .as_ref()
+                    .is_some_and(|meters| !meters.contains(named)) =>
+            {
                 let meters: Vec<&str> = self.meters.iter().flatten().map(String::as_str).collect();
-                let problem = format!("is per {named}: write /call, or a meter of the file ({})", meters.join(", "));
+                let problem = format!(
+                    "is per {named}: write /call, or a meter of the file ({})",
+                    meters.join(", ")
+                );
                 self.refuse(node, field, problem);
                 None
             }
-            (None, named) => Some((named.unwrap_or(DEFAULT_METER).to_owned(), UsagePrice::PerUnit(price))),
+            (None, named) => Some((
+                named.unwrap_or(DEFAULT_METER).to_owned(),
+                UsagePrice::PerUnit(price),
+            )),
         }
     }
 
     fn steps(&mut self, node: &Node, field: &str) -> Option<Vec<Step>> {
         let Kind::List(items) = &node.kind else {
-            self.refuse_kind(node, field, "a list of steps like {up_to: 100000, unit: $0.002}");
+            self.refuse_kind(
+                node,
+                field,
+                "a list of steps like {up_to: 100000, unit: $0.002}",
+            );
             return None;
         };
         let mut steps = Vec::new();
         for item in items {
-            let fields = self.fields(item, field, "a step like {up_to: 100000, unit: $0.002}", STEP_FIELDS);
+            let fields = self.fields(
+                item,
+                field,
+                "a step like {up_to: 100000, unit: $0.002}",
+                STEP_FIELDS,
+            );
             let step = fields.and_then(|fields| self.step(item, &fields, field));
             steps.push(step);
         }
@@ -641,21 +847,33 @@ impl<'a> Reader<'a> {
     fn step(&mut self, item: &Node, fields: &BTreeMap<&str, &Node>, field: &str) -> Option<Step> {
         let currency = self.currency;
         if !fields.contains_key("unit") && !fields.contains_key("flat") {
-            self.refuse(item, field, "has a step without a price: give it unit, flat or both");
+            self.refuse(
+                item,
+                field,
+                "has a step without a price: give it unit, flat or both",
+            );
             return None;
         }
-        let up_to = match fields.get("up_to") {
-            Some(node) => self.parsed(node, &join(field, "up_to"), "a number of units", |text| match text {
-                "inf" | "unlimited" => Ok(None),
-                text => value::count(text).map(Some),
-            }),
-            None => Some(None),
-        };
+        let up_to =
+            match fields.get("up_to") {
+                Some(node) => self.parsed(
+                    node,
+                    &join(field, "up_to"),
+                    "a number of units",
+                    |text| match text {
+                        "inf" | "unlimited" => Ok(None),
+                        text => value::count(text).map(Some),
+                    },
+                ),
+                None => Some(None),
+            };
         let unit = match fields.get("unit") {
             Some(node) => {
                 let read = |text: &str| match value::unit_price(text, currency) {
                     Ok((price, None | Some("call" | "unit" | "request"))) => Ok(price),
-                    Ok((_, Some(_))) => Err("names a unit: leave it out, as the meter says it".to_owned()),
+                    Ok((_, Some(_))) => {
+                        Err("names a unit: leave it out, as the meter says it".to_owned())
+                    }
                     Err(problem) => Err(problem),
                 };
                 self.parsed(node, &join(field, "unit"), "a unit price like $0.002", read)
@@ -669,7 +887,11 @@ impl<'a> Reader<'a> {
             }
             None => Some(Money(0)),
         };
-        Some(Step { up_to: up_to?, unit: unit?, flat: flat? })
+        Some(Step {
+            up_to: up_to?,
+            unit: unit?,
+            flat: flat?,
+        })
     }
 
     /// An explicit `overage` needs a price at once, unless nothing can exceed the quota or the quota is agreed later.
@@ -689,22 +911,33 @@ impl<'a> Reader<'a> {
         };
         let lacks = overage.is_empty() && !unsure.contains(&Unsure::Overage);
         if at_quota == Some(AtQuota::Overage) && lacks && !may_lack {
-            self.refuse(node, field, "bills what exceeds the quota, but no overage price is given");
+            self.refuse(
+                node,
+                field,
+                "bills what exceeds the quota, but no overage price is given",
+            );
             unsure.insert(Unsure::AtQuota);
         }
     }
 
     fn at_quota(&mut self, node: &Node, field: &str, may_bill: bool) -> Option<AtQuota> {
-        let wanted = if may_bill { "overage, block or throttle(5/min)" } else { "block or throttle(5/min)" };
+        let wanted = if may_bill {
+            "overage, block or throttle(5/min)"
+        } else {
+            "block or throttle(5/min)"
+        };
         self.parsed(node, field, wanted, |text| {
             let slower = text.strip_prefix("throttle").map(str::trim_start);
             let slower = slower.and_then(|text| text.strip_prefix('(')?.strip_suffix(')'));
             match (text, slower) {
                 ("block", _) => Ok(AtQuota::Block),
                 ("overage", _) if may_bill => Ok(AtQuota::Overage),
-                ("overage", _) => Err("is not for a group: what exceeds a group's quota is not billed".to_owned()),
+                ("overage", _) => {
+                    Err("is not for a group: what exceeds a group's quota is not billed".to_owned())
+                }
                 (_, Some(limit)) => limit.trim().parse().map(AtQuota::Throttle).map_err(|_| {
-                    "is not a throttle: write it with a slower limit, like throttle(5/min)".to_owned()
+                    "is not a throttle: write it with a slower limit, like throttle(5/min)"
+                        .to_owned()
                 }),
                 _ => Err(format!("is not a policy: write {wanted}")),
             }
@@ -723,16 +956,24 @@ impl<'a> Reader<'a> {
         let mut caps = BTreeMap::new();
         let read = |text: &str| value::money(text, currency);
         if let Kind::Map(_) = &node.kind {
-            for entry in self.meter_entries(node, field, "spend_cap", marks).unwrap_or_default() {
+            for entry in self
+                .meter_entries(node, field, "spend_cap", marks)
+                .unwrap_or_default()
+            {
                 let field = join(field, &entry.key);
-                if let Some((cap, interval)) = self.parsed(&entry.node, &field, "an amount like $100/month", read) {
+                if let Some((cap, interval)) =
+                    self.parsed(&entry.node, &field, "an amount like $100/month", read)
+                {
                     self.period(&entry.node, &field, "spend_cap", interval, periods);
                     caps.insert(entry.key.clone(), cap);
                 }
             }
             return caps;
         }
-        let Some((cap, interval)) = self.parsed(node, field, "an amount like $100/month", read) else { return caps };
+        let Some((cap, interval)) = self.parsed(node, field, "an amount like $100/month", read)
+        else {
+            return caps;
+        };
         self.period(node, field, "spend_cap", interval, periods);
         let Some(overage) = overage else { return caps };
         let mut priced = overage.keys();
@@ -742,15 +983,28 @@ impl<'a> Reader<'a> {
             }
             (None, _) => self.refuse(node, field, "caps nothing: the tier has no overage price"),
             (Some(_), Some(_)) => {
-                self.refuse(node, field, "does not say which meter: write a mapping from each priced meter to its cap");
+                self.refuse(
+                    node,
+                    field,
+                    "does not say which meter: write a mapping from each priced meter to its cap",
+                );
             }
         }
         caps
     }
 
-    fn whole(&mut self, node: &Node, field: &str, least: u64, most: u64, wanted: &str) -> Option<u32> {
+    fn whole(
+        &mut self,
+        node: &Node,
+        field: &str,
+        least: u64,
+        most: u64,
+        wanted: &str,
+    ) -> Option<u32> {
         self.parsed(node, field, wanted, |text| match value::count(text) {
-            Ok(count) if (least..=most).contains(&count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+            Ok(count) if (least..=most).contains(&count) => {
+                Ok(u32::try_from(count).unwrap_or(u32::MAX))
+            }
             _ => Err(format!("is not {wanted} from {least} to {most}")),
         })
     }
@@ -767,42 +1021,72 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn weights(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Vec<(Pattern, u64)> {
+    fn weights(
+        &mut self,
+        node: &Node,
+        field: &str,
+        name: &str,
+        marks: &mut Marks,
+    ) -> Vec<(Pattern, u64)> {
         let mut weights: Vec<(Pattern, u64)> = Vec::new();
         let mut places = Vec::new();
-        let Some(entries) = self.entries(node, field, "a mapping from routes to units, like {POST /v1/generate: 50}")
-        else {
+        let Some(entries) = self.entries(
+            node,
+            field,
+            "a mapping from routes to units, like {POST /v1/generate: 50}",
+        ) else {
             self.routes_unsure = true;
             return weights;
         };
         if entries.len() > PATTERNS_MAX {
             self.routes_unsure = true;
-            self.refuse(node, field, format!("has {} routes: at most {PATTERNS_MAX}", entries.len()));
+            self.refuse(
+                node,
+                field,
+                format!("has {} routes: at most {PATTERNS_MAX}", entries.len()),
+            );
             return weights;
         }
         for entry in entries {
             let pattern = self.key_pattern(entry, field);
             let own = format!("{field}: {}", shortened(&entry.key));
-            let weight = self.parsed(&entry.node, &own, "a number of units", |text| match value::count(text) {
-                Ok(count @ 1..=WEIGHT_MAX) => Ok(count),
-                _ => Err(format!("is not a number of units from 1 to {WEIGHT_MAX}")),
-            });
+            let weight =
+                self.parsed(
+                    &entry.node,
+                    &own,
+                    "a number of units",
+                    |text| match value::count(text) {
+                        Ok(count @ 1..=WEIGHT_MAX) => Ok(count),
+                        _ => Err(format!("is not a number of units from 1 to {WEIGHT_MAX}")),
+                    },
+                );
             let (Some(pattern), Some(weight)) = (pattern, weight) else {
                 self.routes_unsure = true;
                 continue;
             };
             if let Some(index) = weights.iter().position(|(earlier, _)| *earlier == pattern) {
                 let line = places.get(index).map_or(0, |place: &Place| place.line);
-                self.refuse_at(entry.place, field, &entry.key, format!("is the same route as one on line {line}"));
+                self.refuse_at(
+                    entry.place,
+                    field,
+                    &entry.key,
+                    format!("is the same route as one on line {line}"),
+                );
                 continue;
             }
-            marks.insert(format!("{name}#{}", weights.len()), (entry.place, entry.key.clone()));
+            marks.insert(
+                format!("{name}#{}", weights.len()),
+                (entry.place, entry.key.clone()),
+            );
             places.push(entry.place);
             weights.push((pattern, weight));
         }
         let places = places.into_iter();
-        let patterns: Vec<_> =
-            weights.iter().zip(places).map(|((pattern, _), place)| (pattern, place, String::new())).collect();
+        let patterns: Vec<_> = weights
+            .iter()
+            .zip(places)
+            .map(|((pattern, _), place)| (pattern, place, String::new()))
+            .collect();
         self.ordered(field, &patterns);
         weights
     }
@@ -826,24 +1110,50 @@ impl<'a> Reader<'a> {
             return meters;
         };
         if entries.len() > METERS_MAX {
-            self.refuse(node, "meters", format!("has {} meters: at most {METERS_MAX}", entries.len()));
+            self.refuse(
+                node,
+                "meters",
+                format!("has {} meters: at most {METERS_MAX}", entries.len()),
+            );
         }
         for entry in entries {
             let field = join("meters", &shortened(&entry.key));
             if !is_name(&entry.key, 20, "_") {
-                self.refuse_at(entry.place, &field, "", "is not a meter's name: use a-z, 0-9 and _, at most 20");
+                self.refuse_at(
+                    entry.place,
+                    &field,
+                    "",
+                    "is not a meter's name: use a-z, 0-9 and _, at most 20",
+                );
                 self.routes_unsure = true;
             }
-            if matches!(entry.key.as_str(), "call" | "unit" | "request" | "graduated" | "volume") {
-                self.refuse_at(entry.place, &field, "", "is not a meter's name: the word has a meaning in overage");
+            if matches!(
+                entry.key.as_str(),
+                "call" | "unit" | "request" | "graduated" | "volume"
+            ) {
+                self.refuse_at(
+                    entry.place,
+                    &field,
+                    "",
+                    "is not a meter's name: the word has a meaning in overage",
+                );
                 self.routes_unsure = true;
             }
             let mut marks = Marks::new();
-            for (index, pattern) in self.patterns(&entry.node, &field, "m", &mut marks).into_iter().enumerate() {
+            for (index, pattern) in self
+                .patterns(&entry.node, &field, "m", &mut marks)
+                .into_iter()
+                .enumerate()
+            {
                 let (place, value) = look_up(&marks, &format!("m#{index}"));
                 if let Some(earlier) = meters.iter().position(|(earlier, _)| *earlier == pattern) {
                     let line = places.get(earlier).map_or(0, |place| place.line);
-                    self.refuse_at(place, &field, &value, format!("is the same route as one on line {line}"));
+                    self.refuse_at(
+                        place,
+                        &field,
+                        &value,
+                        format!("is the same route as one on line {line}"),
+                    );
                     continue;
                 }
                 places.push(place);
@@ -851,31 +1161,55 @@ impl<'a> Reader<'a> {
             }
         }
         let named = meters.iter().zip(places);
-        let patterns: Vec<_> = named.map(|((pattern, meter), place)| (pattern, place, meter.clone())).collect();
+        let patterns: Vec<_> = named
+            .map(|((pattern, meter), place)| (pattern, place, meter.clone()))
+            .collect();
         self.ordered("meters.?", &patterns);
         meters
     }
 
-    fn groups(&mut self, node: &Node, field: &str, periods: &mut Periods, marks: &mut Marks) -> Vec<Group> {
-        let Some(entries) = self.entries(node, field, "a mapping from each group's name to its fields") else {
+    fn groups(
+        &mut self,
+        node: &Node,
+        field: &str,
+        periods: &mut Periods,
+        marks: &mut Marks,
+    ) -> Vec<Group> {
+        let Some(entries) = self.entries(
+            node,
+            field,
+            "a mapping from each group's name to its fields",
+        ) else {
             return Vec::new();
         };
         if entries.len() > GROUPS_MAX {
-            self.refuse(node, field, format!("has {} groups: at most {GROUPS_MAX}", entries.len()));
+            self.refuse(
+                node,
+                field,
+                format!("has {} groups: at most {GROUPS_MAX}", entries.len()),
+            );
         }
         let mut groups: Vec<Group> = Vec::new();
         for entry in entries {
             let path = join(field, &shortened(&entry.key));
             if !is_name(&entry.key, 16, "_") {
-                self.refuse_at(entry.place, &path, "", "is not a group's name: use a-z, 0-9 and _, at most 16");
+                self.refuse_at(
+                    entry.place,
+                    &path,
+                    "",
+                    "is not a group's name: use a-z, 0-9 and _, at most 16",
+                );
             }
             groups.extend(self.group(entry, &path, periods, marks));
         }
         let mut patterns: Vec<(&Pattern, Place, String)> = Vec::new();
         for group in &groups {
             for (index, pattern) in group.endpoints.iter().enumerate() {
-                let (place, value) = look_up(marks, &format!("groups.{}.endpoints#{index}", group.name));
-                if let Some((_, earlier, _)) = patterns.iter().find(|(earlier, ..)| *earlier == pattern) {
+                let (place, value) =
+                    look_up(marks, &format!("groups.{}.endpoints#{index}", group.name));
+                if let Some((_, earlier, _)) =
+                    patterns.iter().find(|(earlier, ..)| *earlier == pattern)
+                {
                     let field = format!("{field}.{}.endpoints", group.name);
                     let problem = format!("is the same route as one on line {}", earlier.line);
                     self.refuse_at(place, &field, &value, problem);
@@ -888,8 +1222,19 @@ impl<'a> Reader<'a> {
         groups
     }
 
-    fn group(&mut self, entry: &Entry, path: &str, periods: &mut Periods, marks: &mut Marks) -> Option<Group> {
-        let fields = self.fields(&entry.node, path, "a mapping with the group's fields", GROUP_FIELDS)?;
+    fn group(
+        &mut self,
+        entry: &Entry,
+        path: &str,
+        periods: &mut Periods,
+        marks: &mut Marks,
+    ) -> Option<Group> {
+        let fields = self.fields(
+            &entry.node,
+            path,
+            "a mapping with the group's fields",
+            GROUP_FIELDS,
+        )?;
         let name = format!("groups.{}", entry.key);
         marks.insert(name.clone(), (entry.place, String::new()));
         for (field, node) in &fields {
@@ -897,16 +1242,27 @@ impl<'a> Reader<'a> {
         }
         let at = |field: &str| join(path, field);
         let endpoints = match fields.get("endpoints") {
-            Some(node) => self.patterns(node, &at("endpoints"), &format!("{name}.endpoints"), marks),
+            Some(node) => {
+                self.patterns(node, &at("endpoints"), &format!("{name}.endpoints"), marks)
+            }
             None => {
                 self.refuse_at(entry.place, &at("endpoints"), "", missing("endpoints"));
                 Vec::new()
             }
         };
         let limits = match fields.get("rate_limit") {
-            Some(node) => match self.limits(node, &at("rate_limit"), &format!("{name}.rate_limit"), marks) {
+            Some(node) => match self.limits(
+                node,
+                &at("rate_limit"),
+                &format!("{name}.rate_limit"),
+                marks,
+            ) {
                 Some(Custom::Custom) => {
-                    self.refuse(node, &at("rate_limit"), "is not for a group: write a rate limit like 5/s");
+                    self.refuse(
+                        node,
+                        &at("rate_limit"),
+                        "is not for a group: write a rate limit like 5/s",
+                    );
                     Vec::new()
                 }
                 Some(Custom::Fixed(limits)) => limits,
@@ -917,25 +1273,54 @@ impl<'a> Reader<'a> {
         let mut included = None;
         if let Some(node) = fields.get("included_calls") {
             let wanted = "a quota like 100/month";
-            if let Some((units, interval)) = self.parsed(node, &at("included_calls"), wanted, value::quota) {
-                self.period(node, &at("included_calls"), "included_calls", interval, periods);
+            if let Some((units, interval)) =
+                self.parsed(node, &at("included_calls"), wanted, value::quota)
+            {
+                self.period(
+                    node,
+                    &at("included_calls"),
+                    "included_calls",
+                    interval,
+                    periods,
+                );
                 included = units;
                 if units == Some(0) {
-                    self.refuse(node, &at("included_calls"), "includes nothing: leave the routes out of the tier");
+                    self.refuse(
+                        node,
+                        &at("included_calls"),
+                        "includes nothing: leave the routes out of the tier",
+                    );
                 }
             }
         }
-        let at_quota = fields.get("at_quota").and_then(|node| self.at_quota(node, &at("at_quota"), false));
+        let at_quota = fields
+            .get("at_quota")
+            .and_then(|node| self.at_quota(node, &at("at_quota"), false));
         if !fields.contains_key("rate_limit") && !fields.contains_key("included_calls") {
-            self.refuse_at(entry.place, path, "", "limits nothing: give it rate_limit, included_calls or both");
+            self.refuse_at(
+                entry.place,
+                path,
+                "",
+                "limits nothing: give it rate_limit, included_calls or both",
+            );
         }
         let at_quota = at_quota.unwrap_or(AtQuota::Block);
-        Some(Group { name: entry.key.clone(), endpoints, limits, included, at_quota })
+        Some(Group {
+            name: entry.key.clone(),
+            endpoints,
+            limits,
+            included,
+            at_quota,
+        })
     }
 
     /// Checks the tier's fields against each other.
     fn check(&mut self, catalog: &Catalog, index: usize, draft: Draft, file_marks: &Marks) {
-        let Draft { tier, marks, mut unsure } = draft;
+        let Draft {
+            tier,
+            marks,
+            mut unsure,
+        } = draft;
         if self.routes_unsure {
             unsure.insert(Unsure::Routes);
         }
@@ -947,15 +1332,29 @@ impl<'a> Reader<'a> {
             let (place, written) = look_up(marks, field);
             // A plain value stands for a mapping with the one meter: the message names what is written.
             let field = field.split('#').next().unwrap_or_default();
-            let plain = field.rsplit_once('.').map(|(whole, _)| whole).filter(|_| !marks.contains_key(field));
-            let field = plain.filter(|whole| marks.contains_key(*whole)).unwrap_or(field);
-            self.refuse_at(place, &join(&prefix, field), &value.unwrap_or(written), problem);
+            let plain = field
+                .rsplit_once('.')
+                .map(|(whole, _)| whole)
+                .filter(|_| !marks.contains_key(field));
+            let field = plain
+                .filter(|whole| marks.contains_key(*whole))
+                .unwrap_or(field);
+            self.refuse_at(
+                place,
+                &join(&prefix, field),
+                &value.unwrap_or(written),
+                problem,
+            );
         }
     }
 }
 
 fn join(path: &str, field: &str) -> String {
-    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+    if path.is_empty() {
+        field.to_owned()
+    } else {
+        format!("{path}.{field}")
+    }
 }
 
 /// A field of several owners, with the one that is meant.
@@ -996,7 +1395,8 @@ fn look_up(marks: &Marks, field: &str) -> (Place, String) {
 }
 
 fn is_name(name: &str, bytes_max: usize, others: &str) -> bool {
-    let is_fine = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || others.contains(char);
+    let is_fine =
+        |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || others.contains(char);
     (1..=bytes_max).contains(&name.len()) && name.chars().all(is_fine)
 }
 
@@ -1005,8 +1405,13 @@ fn near<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 40 {
         return None;
     }
-    let begins = |known: &&&str| word.len() >= 4 && known.starts_with(word) || known.len() >= 4 && word.starts_with(**known);
-    let close = known.iter().map(|known| (distance(word, known), *known)).min();
+    let begins = |known: &&&str| {
+        word.len() >= 4 && known.starts_with(word) || known.len() >= 4 && word.starts_with(**known)
+    };
+    let close = known
+        .iter()
+        .map(|known| (distance(word, known), *known))
+        .min();
     match close {
         Some((distance, known)) if distance <= 2 && distance * 2 < known.len() => Some(known),
         _ => known.iter().find(begins).copied(),

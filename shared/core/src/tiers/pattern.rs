@@ -52,8 +52,15 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Delete, Self::Get, Self::Head, Self::Options, Self::Patch, Self::Post, Self::Put];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Delete,
+        Self::Get,
+        Self::Head,
+        Self::Options,
+        Self::Patch,
+        Self::Post,
+        Self::Put,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -92,7 +99,9 @@ impl FromStr for Pattern {
             None => (None, text),
         };
         let Some(path) = path.strip_prefix('/') else {
-            return Err(PatternError("is not a route: write a path like /v1/items/*, or POST /v1/items"));
+            return Err(PatternError(
+                "is not a route: write a path like /v1/items/*, or POST /v1/items",
+            ));
         };
         if path.is_empty() {
             return Ok(Self::new(method, Vec::new(), false));
@@ -103,17 +112,25 @@ impl FromStr for Pattern {
         let mut parts = path.split('/').peekable();
         while let Some(part) = parts.next() {
             if rest {
-                return Err(PatternError("is not a route: {name+} stands for all the rest, so nothing may follow it"));
+                return Err(PatternError(
+                    "is not a route: {name+} stands for all the rest, so nothing may follow it",
+                ));
             }
             match part {
                 "*" if parts.peek().is_none() => rest = true,
                 "*" => segments.push(Segment::Any),
-                _ => match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+                _ => match part
+                    .strip_prefix('{')
+                    .and_then(|part| part.strip_suffix('}'))
+                {
                     Some(name) => {
                         let one = name.strip_suffix('+').unwrap_or(name);
-                        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+                        let is_name =
+                            |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
                         if one.is_empty() || !one.bytes().all(is_name) {
-                            return Err(PatternError("is not a route: a placeholder is written {id} or {proxy+}"));
+                            return Err(PatternError(
+                                "is not a route: a placeholder is written {id} or {proxy+}",
+                            ));
                         }
                         if one == name {
                             segments.push(Segment::Any);
@@ -138,10 +155,14 @@ fn literal(part: &str) -> Result<Box<str>, PatternError> {
         return Err(PatternError("is not a route: it has an empty segment"));
     }
     if part.contains(['*', '{', '}']) {
-        return Err(PatternError("is not a route: a wildcard stands for a whole segment, as in /v1/*/items"));
+        return Err(PatternError(
+            "is not a route: a wildcard stands for a whole segment, as in /v1/*/items",
+        ));
     }
     if part.contains([' ', '?', '#', '"']) {
-        return Err(PatternError("is not a route: a path has no spaces, quotes, query or fragment"));
+        return Err(PatternError(
+            "is not a route: a path has no spaces, quotes, query or fragment",
+        ));
     }
     if part.len() > SEGMENT_BYTES_MAX {
         return Err(PatternError("has a segment of more than 200 bytes"));
@@ -153,25 +174,44 @@ fn literal(part: &str) -> Result<Box<str>, PatternError> {
 
 impl Pattern {
     fn new(method: Option<Method>, segments: Vec<Segment>, rest: bool) -> Self {
-        let exact = segments.iter().filter(|segment| **segment != Segment::Any).count();
-        let conditions = segments.len() + exact + usize::from(method.is_some()) + usize::from(!rest);
-        Self { method, segments, rest, rank: u16::try_from(conditions).unwrap_or(u16::MAX) }
+        let exact = segments
+            .iter()
+            .filter(|segment| **segment != Segment::Any)
+            .count();
+        let conditions =
+            segments.len() + exact + usize::from(method.is_some()) + usize::from(!rest);
+        Self {
+            method,
+            segments,
+            rest,
+            rank: u16::try_from(conditions).unwrap_or(u16::MAX),
+        }
     }
 
     /// Whether the pattern matches the request. A path that is ambiguous (see [`Catalog::access`](super::Catalog::access))
     /// is matched by none.
     pub fn matches(&self, method: &str, path: &str) -> bool {
-        Decoded::new(path)
-            .is_some_and(|path| Route::new(method, &path).is_some_and(|route| self.matches_route(&route)))
+        Decoded::new(path).is_some_and(|path| {
+            Route::new(method, &path).is_some_and(|route| self.matches_route(&route))
+        })
     }
 
     pub(super) fn matches_route(&self, route: &Route<'_>) -> bool {
         let path = route.segments();
-        let length_fits =
-            if self.rest { path.len() > self.segments.len() } else { path.len() == self.segments.len() };
+        let length_fits = if self.rest {
+            path.len() > self.segments.len()
+        } else {
+            path.len() == self.segments.len()
+        };
         length_fits
-            && self.method.is_none_or(|method| Some(method) == route.method)
-            && self.segments.iter().zip(path).all(|(segment, part)| segment.matches(part))
+            && self
+                .method
+                .is_none_or(|method| Some(method) == route.method)
+            && self
+                .segments
+                .iter()
+                .zip(path)
+                .all(|(segment, part)| segment.matches(part))
     }
 
     /// Whether every request that this pattern matches is matched by `other` too. A pattern is a subset of itself.
@@ -184,7 +224,11 @@ impl Pattern {
         };
         lengths
             && (other.method.is_none() || self.method == other.method)
-            && self.segments.iter().zip(&other.segments).all(|(own, other)| *other == Segment::Any || own == other)
+            && self
+                .segments
+                .iter()
+                .zip(&other.segments)
+                .all(|(own, other)| *other == Segment::Any || own == other)
     }
 
     /// Whether some request is matched by both.
@@ -203,7 +247,11 @@ impl Pattern {
             (Some(own), Some(other)) if own != other => return None,
             (own, other) => own.or(other),
         };
-        let (long, short) = if self.segments.len() >= other.segments.len() { (self, other) } else { (other, self) };
+        let (long, short) = if self.segments.len() >= other.segments.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
         let length_fits = match (long.rest, short.rest) {
             (false, false) => long.segments.len() == short.segments.len(),
             (false, true) => long.segments.len() > short.segments.len(),
@@ -221,9 +269,8 @@ impl Pattern {
                 _ => {}
             }
         }
-        // Only two rests meet in a rest: `long` may end where `short` goes on.
-        let rest = long.rest && short.rest;
-        Some(Self::new(method, segments, rest))
+        // Where `long` goes on, `short` does too, or the lengths would not fit.
+        Some(Self::new(method, segments, long.rest))
     }
 
     /// How specific the pattern is; compares only patterns that match the same route.
@@ -258,11 +305,20 @@ impl Pattern {
         if self.segments.is_empty() && !self.rest {
             path.push('/');
         }
-        let longest = if self.rest { (segments_max + 1).saturating_sub(self.segments.len()).max(1) } else { 0 };
+        let longest = if self.rest {
+            (segments_max + 1)
+                .saturating_sub(self.segments.len())
+                .max(1)
+        } else {
+            0
+        };
         (usize::from(self.rest)..=longest).flat_map(move |extra| {
             let path = format!("{path}{}", format!("/{UNNAMED}").repeat(extra));
             let own = self.method.map(Method::name).into_iter();
-            let open = methods.iter().copied().filter(move |_| self.method.is_none());
+            let open = methods
+                .iter()
+                .copied()
+                .filter(move |_| self.method.is_none());
             own.chain(open).map(move |method| (method, path.clone()))
         })
     }
@@ -312,7 +368,9 @@ impl fmt::Display for Spelled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars() {
             match char {
-                ' ' | '?' | '#' | '"' | '*' | '{' | '}' | '%' => write!(f, "%{:02X}", u32::from(char))?,
+                ' ' | '?' | '#' | '"' | '*' | '{' | '}' | '%' => {
+                    write!(f, "%{:02X}", u32::from(char))?
+                }
                 _ => write!(f, "{char}")?,
             }
         }
@@ -373,9 +431,14 @@ fn decode(path: &str) -> Option<Cow<'_, str>> {
         decoded.push(escape);
         at += 3;
     }
-    let hides_another = decoded.windows(3).any(|window| window[0] == b'%' && escaped_byte(&window[1..]).is_some());
+    let hides_another = decoded
+        .windows(3)
+        .any(|window| window[0] == b'%' && escaped_byte(&window[1..]).is_some());
     let text = String::from_utf8(decoded).ok()?;
-    let fine = !hides_another && text.chars().all(|char| matches!(char, '?' | '#') || is_allowed(char));
+    let fine = !hides_another
+        && text
+            .chars()
+            .all(|char| matches!(char, '?' | '#') || is_allowed(char));
     fine.then_some(Cow::Owned(text))
 }
 
@@ -425,7 +488,12 @@ impl<'a> Route<'a> {
             return None;
         }
         let path = path.0.strip_prefix('/')?;
-        let mut route = Self { method: Method::parse(method), inline: [""; INLINE], length: 0, spilled: Vec::new() };
+        let mut route = Self {
+            method: Method::parse(method),
+            inline: [""; INLINE],
+            length: 0,
+            spilled: Vec::new(),
+        };
         if path.is_empty() {
             return Some(route);
         }
@@ -453,7 +521,11 @@ impl<'a> Route<'a> {
 
     #[inline]
     fn segments(&self) -> &[&'a str] {
-        if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
+        if self.spilled.is_empty() {
+            &self.inline[..self.length]
+        } else {
+            &self.spilled
+        }
     }
 }
 
@@ -505,9 +577,39 @@ mod tests {
     #[test]
     fn what_is_no_pattern() {
         for text in [
-            "", "v1", "*", "//", "/a//b", "/a/../b", "/a/.", "/a*", "/*a", "/{a", "/{}", "/{+}", "/{a+}/b", "/a b",
-            "get /a", "TRACE /a", "GET", "GET a", "/a?b", "/a#b", "/a%2Fb", "/a%2fb", "/%00", "/a\\b", "/%5C", "/%zz", "/%",
-            "/%ff", "/%2e%2e/x", "/%2525", "/..;x/y", "/;x", "/a\"b",
+            "",
+            "v1",
+            "*",
+            "//",
+            "/a//b",
+            "/a/../b",
+            "/a/.",
+            "/a*",
+            "/*a",
+            "/{a",
+            "/{}",
+            "/{+}",
+            "/{a+}/b",
+            "/a b",
+            "get /a",
+            "TRACE /a",
+            "GET",
+            "GET a",
+            "/a?b",
+            "/a#b",
+            "/a%2Fb",
+            "/a%2fb",
+            "/%00",
+            "/a\\b",
+            "/%5C",
+            "/%zz",
+            "/%",
+            "/%ff",
+            "/%2e%2e/x",
+            "/%2525",
+            "/..;x/y",
+            "/;x",
+            "/a\"b",
         ] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
         }
@@ -517,14 +619,47 @@ mod tests {
     fn an_ambiguous_path_matches_nothing() {
         let all = pattern("/v1/*");
         for path in [
-            "/v1//a", "//v1/a", "/v1/a//", "/v1/./a", "/v1/../a", "/v1/..", "/v1/%2e%2e/a", "/v1/%2E", "/v1/a%2fb",
-            "/v1/a%2Fb", "/v1/a%5cb", "/v1/a\\b", "/v1/%00", "/v1/a\0", "/v1/%0a", "/v1/\u{7f}", "/v1/\u{85}", "/v1/%ff",
-            "/v1/%c0%af", "/v1/%", "/v1/%4", "/v1/%zz", "/v1/%252e", "/v1/%2561dmin", "/v1/a?b", "/v1/a#b",
-            "/v1/..;x/a", "/v1/;x/a",
+            "/v1//a",
+            "//v1/a",
+            "/v1/a//",
+            "/v1/./a",
+            "/v1/../a",
+            "/v1/..",
+            "/v1/%2e%2e/a",
+            "/v1/%2E",
+            "/v1/a%2fb",
+            "/v1/a%2Fb",
+            "/v1/a%5cb",
+            "/v1/a\\b",
+            "/v1/%00",
+            "/v1/a\0",
+            "/v1/%0a",
+            "/v1/\u{7f}",
+            "/v1/\u{85}",
+            "/v1/%ff",
+            "/v1/%c0%af",
+            "/v1/%",
+            "/v1/%4",
+            "/v1/%zz",
+            "/v1/%252e",
+            "/v1/%2561dmin",
+            "/v1/a?b",
+            "/v1/a#b",
+            "/v1/..;x/a",
+            "/v1/;x/a",
         ] {
             assert!(!all.matches("GET", path), "{path:?}");
         }
-        for path in ["/v1/%61", "/v1/a%20b", "/v1/caf%C3%A9", "/v1/café", "/v1/...", "/v1/.well-known", "/v1/a;b", "/v1/100%25"] {
+        for path in [
+            "/v1/%61",
+            "/v1/a%20b",
+            "/v1/caf%C3%A9",
+            "/v1/café",
+            "/v1/...",
+            "/v1/.well-known",
+            "/v1/a;b",
+            "/v1/100%25",
+        ] {
             assert!(all.matches("GET", path), "{path:?}");
         }
         for method in ["get", "", "G ET", "GET\n"] {

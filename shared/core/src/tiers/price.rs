@@ -38,14 +38,26 @@ impl UsagePrice {
     ///
     /// Steps that end within the included units are left out: they are free.
     pub fn stripe_tiers(&self, included: Option<u64>) -> Vec<Step> {
-        let free = |up_to| Step { up_to, unit: UnitAmount::default(), flat: Money(0) };
-        let Some(included) = included else { return vec![free(None)] };
+        let free = |up_to| Step {
+            up_to,
+            unit: UnitAmount::default(),
+            flat: Money(0),
+        };
+        let Some(included) = included else {
+            return vec![free(None)];
+        };
         let steps: &[Step] = match self {
-            Self::PerUnit(unit) => &[Step { up_to: None, unit: *unit, flat: Money(0) }],
+            Self::PerUnit(unit) => &[Step {
+                up_to: None,
+                unit: *unit,
+                flat: Money(0),
+            }],
             Self::Graduated(steps) | Self::Volume(steps) => steps,
         };
         let first = (included > 0).then(|| free(Some(included)));
-        let beyond = steps.iter().filter(|step| step.up_to.is_none_or(|up_to| up_to > included));
+        let beyond = steps
+            .iter()
+            .filter(|step| step.up_to.is_none_or(|up_to| up_to > included));
         first.into_iter().chain(beyond.copied()).collect()
     }
 
@@ -57,7 +69,10 @@ impl UsagePrice {
         let mut below = 0;
         for step in self.stripe_tiers(included) {
             let last = step.up_to.unwrap_or(u64::MAX);
-            let fits = |units| self.amount(included, units).is_ok_and(|amount| amount <= cap);
+            let fits = |units| {
+                self.amount(included, units)
+                    .is_ok_and(|amount| amount <= cap)
+            };
             if !fits(last) {
                 return last_that(below, last, fits);
             }
@@ -89,15 +104,28 @@ fn graduated(steps: &[Step], units: u64) -> Result<Money, Overflow> {
             break;
         }
         let last = step.up_to.unwrap_or(u64::MAX).min(units);
-        let line = step.unit.times(last.saturating_sub(below)).ok_or(Overflow)?;
-        total = total.checked_add(line).and_then(|total| total.checked_add(step.flat)).ok_or(Overflow)?;
+        let line = step
+            .unit
+            .times(last.saturating_sub(below))
+            .ok_or(Overflow)?;
+        total = total
+            .checked_add(line)
+            .and_then(|total| total.checked_add(step.flat))
+            .ok_or(Overflow)?;
         below = last.max(below);
     }
     Ok(total)
 }
 
 fn volume(steps: &[Step], units: u64) -> Result<Money, Overflow> {
-    let step = steps.iter().find(|step| step.up_to.is_none_or(|up_to| units <= up_to));
-    let Some(step) = step else { return Ok(Money(0)) };
-    step.unit.times(units).and_then(|line| line.checked_add(step.flat)).ok_or(Overflow)
+    let step = steps
+        .iter()
+        .find(|step| step.up_to.is_none_or(|up_to| units <= up_to));
+    let Some(step) = step else {
+        return Ok(Money(0));
+    };
+    step.unit
+        .times(units)
+        .and_then(|line| line.checked_add(step.flat))
+        .ok_or(Overflow)
 }

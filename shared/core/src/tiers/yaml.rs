@@ -66,23 +66,42 @@ pub(super) fn load(text: &str) -> Result<Node, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let start = Place { line: 1, column: 1 };
     if text.len() > BYTES_MAX {
-        let problem = format!("the file has {} bytes: at most {BYTES_MAX} are read", text.len());
-        return Err(SyntaxError { place: start, problem });
+        let problem = format!(
+            "the file has {} bytes: at most {BYTES_MAX} are read",
+            text.len()
+        );
+        return Err(SyntaxError {
+            place: start,
+            problem,
+        });
     }
     refuse_costly(text)?;
     let (documents, characters) = parse(text)?;
     if let Some(second) = documents.get(1) {
         let problem = "a second YAML document begins here: write all tiers in one".to_owned();
-        return Err(SyntaxError { place: place(second.span.start), problem });
+        return Err(SyntaxError {
+            place: place(second.span.start),
+            problem,
+        });
     }
-    let mut reader = Reader { characters: &characters, nodes_left: NODES_MAX };
+    let mut reader = Reader {
+        characters: &characters,
+        nodes_left: NODES_MAX,
+    };
     match documents.first().map(|document| reader.node(document, 0)) {
-        Some(Node { kind: Kind::Null, .. }) | None => {
-            Err(SyntaxError { place: start, problem: "the file is empty: it needs `tiers:`".to_owned() })
-        }
+        Some(Node {
+            kind: Kind::Null, ..
+        })
+        | None => Err(SyntaxError {
+            place: start,
+            problem: "the file is empty: it needs `tiers:`".to_owned(),
+        }),
         Some(_) if reader.nodes_left == 0 => {
             let problem = format!("the file has more than {NODES_MAX} values, aliases resolved");
-            Err(SyntaxError { place: start, problem })
+            Err(SyntaxError {
+                place: start,
+                problem,
+            })
         }
         Some(root) => Ok(root),
     }
@@ -95,14 +114,27 @@ fn refuse_costly(text: &str) -> Result<(), SyntaxError> {
         // A rule of dashes opens nothing.
         let opens = line[..opening].contains(' ') || line[..opening].contains('\t');
         if opening > INDENT_MAX && opens && !line[opening..].starts_with('#') {
-            let place = Place { line: index + 1, column: opening + 1 };
-            return Err(SyntaxError { place, problem: format!("the line is indented by more than {INDENT_MAX}") });
+            let place = Place {
+                line: index + 1,
+                column: opening + 1,
+            };
+            return Err(SyntaxError {
+                place,
+                problem: format!("the line is indented by more than {INDENT_MAX}"),
+            });
         }
     }
-    let anchors = text.split('&').skip(1).filter(|after| after.starts_with(|next: char| !next.is_whitespace())).count();
+    let anchors = text
+        .split('&')
+        .skip(1)
+        .filter(|after| after.starts_with(|next: char| !next.is_whitespace()))
+        .count();
     if anchors.saturating_mul(text.len()) > ANCHORED_CHARS_MAX {
         let problem = "the file has too many anchors (&name) for its size".to_owned();
-        return Err(SyntaxError { place: Place { line: 1, column: 1 }, problem });
+        return Err(SyntaxError {
+            place: Place { line: 1, column: 1 },
+            problem,
+        });
     }
     Ok(())
 }
@@ -116,23 +148,38 @@ fn parse(text: &str) -> Result<(Vec<MarkedYaml<'static>>, Vec<char>), SyntaxErro
             Ok(documents) => return Ok((documents, characters)),
             Err(error) => error,
         };
-        let key = if error.info() == "duplicated key in mapping" { error.marker().index() } else { usize::MAX };
+        let key = if error.info() == "duplicated key in mapping" {
+            error.marker().index()
+        } else {
+            usize::MAX
+        };
         let is_quote = |at: usize| matches!(renamed.get(at), Some('"' | '\''));
         let key = if is_quote(key) { key + 1 } else { key };
         match renamed.get_mut(key) {
-            Some(first) if first.is_alphanumeric() || matches!(first, '_' | '/') => *first = PLACEHOLDER,
+            Some(first) if first.is_alphanumeric() || matches!(first, '_' | '/') => {
+                *first = PLACEHOLDER
+            }
             _ => {
                 let problem = format!("is not YAML that can be read: {}", error.info());
-                return Err(SyntaxError { place: place(*error.marker()), problem });
+                return Err(SyntaxError {
+                    place: place(*error.marker()),
+                    problem,
+                });
             }
         }
     }
     let problem = format!("the file has more than {DUPLICATES_MAX} duplicate keys");
-    Err(SyntaxError { place: Place { line: 1, column: 1 }, problem })
+    Err(SyntaxError {
+        place: Place { line: 1, column: 1 },
+        problem,
+    })
 }
 
 fn place(marker: Marker) -> Place {
-    Place { line: marker.line().max(1), column: marker.col() + 1 }
+    Place {
+        line: marker.line().max(1),
+        column: marker.col() + 1,
+    }
 }
 
 /// Turns the parser's nodes into ours.
@@ -146,26 +193,46 @@ impl Reader<'_> {
         let place = place(yaml.span.start);
         self.nodes_left = self.nodes_left.saturating_sub(1);
         if self.nodes_left == 0 {
-            return Node { place, kind: Kind::Null };
+            return Node {
+                place,
+                kind: Kind::Null,
+            };
         }
-        // No field of a tier is that deep, so the reason is never shown alone.
+        // No field of a tier is that deep: whoever holds the node refuses it anyway.
         if depth > 16 {
-            return Node { place, kind: Kind::Refused("is nested too deeply") };
+            return Node {
+                place,
+                kind: Kind::Refused("is nested too deeply"),
+            };
         }
         let kind = match &yaml.data {
             YamlData::Value(Scalar::Null) => Kind::Null,
             YamlData::Value(Scalar::String(text)) => Kind::Text(self.unrenamed(text, yaml)),
             YamlData::Value(scalar) => match self.written(scalar, yaml) {
                 Some(text) => Kind::Text(text),
-                None => Kind::Refused("is an alias of a number: write the number itself, or quote it at its anchor"),
+                None => Kind::Refused(
+                    "is an alias of a number: write the number itself, or quote it at its anchor",
+                ),
             },
-            YamlData::Sequence(items) => Kind::List(items.iter().map(|item| self.node(item, depth + 1)).collect()),
-            YamlData::Mapping(entries) => {
-                Kind::Map(entries.iter().map(|(key, value)| self.entry(key, value, depth)).collect())
-            }
+            YamlData::Sequence(items) => Kind::List(
+                items
+                    .iter()
+                    .map(|item| self.node(item, depth + 1))
+                    .collect(),
+            ),
+            YamlData::Mapping(entries) => Kind::Map(
+                entries
+                    .iter()
+                    .map(|(key, value)| self.entry(key, value, depth))
+                    .collect(),
+            ),
             YamlData::Tagged(..) => Kind::Refused("has a tag (!name): leave it out"),
             YamlData::BadValue | YamlData::Alias(_) | YamlData::Representation(..) => {
-                if depth == 0 { Kind::Null } else { Kind::Refused("is not what its tag says") }
+                if depth == 0 {
+                    Kind::Null
+                } else {
+                    Kind::Refused("is not what its tag says")
+                }
             }
         };
         Node { place, kind }
@@ -181,16 +248,29 @@ impl Reader<'_> {
         let place = key.place;
         match key.kind {
             Kind::Text(key) => Entry { place, key, node },
-            Kind::Null => Entry { place, key: "null".to_owned(), node },
-            Kind::List(_) | Kind::Map(_) | Kind::Refused(_) => {
-                Entry { place, key: "?".to_owned(), node: Node { place, kind: Kind::Refused("has a key that is no text") } }
-            }
+            Kind::Null => Entry {
+                place,
+                key: "null".to_owned(),
+                node,
+            },
+            Kind::List(_) | Kind::Map(_) | Kind::Refused(_) => Entry {
+                place,
+                key: "?".to_owned(),
+                node: Node {
+                    place,
+                    kind: Kind::Refused("has a key that is no text"),
+                },
+            },
         }
     }
 
     /// The characters of the file that gave a number or boolean; `None` when an alias stands there.
     fn written(&self, scalar: &Scalar<'_>, yaml: &MarkedYaml<'_>) -> Option<String> {
-        let text: String = self.characters.get(yaml.span.start.index()..yaml.span.end.index())?.iter().collect();
+        let text: String = self
+            .characters
+            .get(yaml.span.start.index()..yaml.span.end.index())?
+            .iter()
+            .collect();
         let text = text.trim();
         if Scalar::parse_from_cow(text.into()) == *scalar {
             return Some(text.to_owned());

@@ -37,11 +37,6 @@ impl Params {
         })
     }
 
-    /// Whether no parameter is left at this level.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The name of a parameter as errors show it: with the brackets around it.
     pub(crate) fn name(&self, name: &str) -> String {
         if self.prefix.is_empty() {
@@ -244,15 +239,11 @@ fn one_of<T>(words: &[(&str, T)]) -> String {
 
 /// `items[0][price]` as `["items", "0", "price"]`.
 fn split_brackets(name: &str) -> Result<Vec<&str>, ApiError> {
-    let mut path = Vec::new();
-    let mut rest = name;
-    match name.find('[') {
-        Some(at) if at > 0 => {
-            path.push(&name[..at]);
-            rest = &name[at..];
-        }
+    let (head, mut rest) = match name.find('[') {
+        Some(at) if at > 0 => name.split_at(at),
         _ => return Ok(vec![name]),
-    }
+    };
+    let mut path = vec![head];
     while let Some(inner) = rest.strip_prefix('[') {
         match inner.split_once(']') {
             Some((segment, after)) if path.len() < DEPTH_MAX => {

@@ -1,0 +1,139 @@
+//! What one environment remembers between requests. Nothing here decides anything that the table would decide otherwise.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use farebox_core::{
+    account::{Customer, KeyRecord},
+    admission::Belief,
+    id::CustomerId,
+    key::KeyHash,
+    tiers::{Catalog, Terms},
+    time::Timestamp,
+};
+
+/// How many customers, and how many unknown keys, are remembered.
+const ENTRIES_MAX: usize = 10_000;
+/// How long an unknown key is refused without a look at the table.
+const UNKNOWN_KEY_MS: u64 = 10_000;
+
+/// A customer with everything that was read under one epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) customer: Arc<Customer>,
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) catalog: Arc<Catalog>,
+    /// When the table last confirmed the record.
+    pub(crate) confirmed: Timestamp,
+}
+
+/// What a denial is remembered by: the same route counts the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DenialKey {
+    pub(crate) shard: u32,
+    pub(crate) meter: String,
+    pub(crate) group: Option<String>,
+    pub(crate) cost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    account: Option<Account>,
+    /// Keys read after the account: they are at least as new as its epoch.
+    keys: HashMap<KeyHash, Arc<KeyRecord>>,
+    beliefs: HashMap<u32, Belief>,
+    denials: HashMap<DenialKey, Timestamp>,
+}
+
+/// The memory of one environment.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    owners: HashMap<KeyHash, CustomerId>,
+    customers: HashMap<CustomerId, Entry>,
+    unknown: HashMap<KeyHash, Timestamp>,
+    unknown_order: VecDeque<KeyHash>,
+    catalogs: HashMap<u64, Arc<Catalog>>,
+}
+
+impl Cache {
+    pub(crate) fn is_unknown(&self, hash: KeyHash, now: Timestamp) -> bool {
+        self.unknown.get(&hash).is_some_and(|&since| now.ms_since(since) < UNKNOWN_KEY_MS && now >= since)
+    }
+
+    pub(crate) fn remember_unknown(&mut self, hash: KeyHash, now: Timestamp) {
+        if self.unknown.insert(hash, now).is_none() {
+            self.unknown_order.push_back(hash);
+        }
+        if self.unknown_order.len() > ENTRIES_MAX
+            && let Some(oldest) = self.unknown_order.pop_front()
+        {
+            self.unknown.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn lookup(&self, hash: KeyHash) -> Option<(Arc<KeyRecord>, Account)> {
+        let entry = self.customers.get(self.owners.get(&hash)?)?;
+        Some((entry.keys.get(&hash)?.clone(), entry.account.clone()?))
+    }
+
+    pub(crate) fn account(&self, customer: &CustomerId) -> Option<Account> {
+        self.customers.get(customer)?.account.clone()
+    }
+
+    /// A new reading of a customer: every key is read again, every denial forgotten. Beliefs stay, they are of the counters.
+    pub(crate) fn remember_account(&mut self, account: Account) {
+        if self.customers.len() >= ENTRIES_MAX && !self.customers.contains_key(&account.customer.id) {
+            self.owners.clear();
+            self.customers.clear();
+        }
+        let entry = self.customers.entry(account.customer.id.clone()).or_default();
+        entry.account = Some(account);
+        entry.keys.clear();
+        entry.denials.clear();
+    }
+
+    pub(crate) fn remember_key(&mut self, hash: KeyHash, key: Arc<KeyRecord>) {
+        self.owners.insert(hash, key.customer.clone());
+        self.customers.entry(key.customer.clone()).or_default().keys.insert(hash, key);
+    }
+
+    pub(crate) fn forget_account(&mut self, customer: &CustomerId) {
+        if let Some(entry) = self.customers.get_mut(customer) {
+            entry.account = None;
+            entry.keys.clear();
+            entry.denials.clear();
+        }
+    }
+
+    pub(crate) fn confirm(&mut self, customer: &CustomerId, now: Timestamp) {
+        if let Some(account) = self.customers.get_mut(customer).and_then(|entry| entry.account.as_mut()) {
+            account.confirmed = now;
+        }
+    }
+
+    pub(crate) fn catalog(&self, version: u64) -> Option<Arc<Catalog>> {
+        self.catalogs.get(&version).cloned()
+    }
+
+    pub(crate) fn remember_catalog(&mut self, version: u64, catalog: Arc<Catalog>) {
+        self.catalogs.insert(version, catalog);
+    }
+
+    pub(crate) fn belief(&self, customer: &CustomerId, shard: u32) -> Option<Belief> {
+        self.customers.get(customer)?.beliefs.get(&shard).cloned()
+    }
+
+    pub(crate) fn believe(&mut self, customer: &CustomerId, shard: u32, belief: Belief) {
+        self.customers.entry(customer.clone()).or_default().beliefs.insert(shard, belief);
+    }
+
+    pub(crate) fn denied_until(&self, customer: &CustomerId, key: &DenialKey) -> Option<Timestamp> {
+        self.customers.get(customer)?.denials.get(key).copied()
+    }
+
+    pub(crate) fn remember_denial(&mut self, customer: &CustomerId, key: DenialKey, until: Timestamp) {
+        self.customers.entry(customer.clone()).or_default().denials.insert(key, until);
+    }
+}

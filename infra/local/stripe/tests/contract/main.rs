@@ -1,0 +1,11 @@
+//! The contract, over the real socket: what a client of Stripe may rely on.
+
+mod api;
+mod catalog;
+mod faults;
+mod idempotency;
+mod invoices;
+mod journal;
+mod meters;
+mod subscriptions;
+mod wire;
