@@ -1,1 +1,51 @@
-//! The whole system in one process.
+#![doc = include_str!("../README.md")]
+
+mod clock;
+mod demo;
+mod gateway;
+mod sell;
+mod services;
+mod system;
+
+pub use clock::VirtualClock;
+pub use demo::{CustomerResult, DEMO_TIERS, DemoReport, Progress, replay};
+pub use gateway::Gateway;
+pub use sell::{Sold, sell};
+pub use services::Services;
+pub use system::{DEV_TIERS, Options, System};
+
+/// What can go wrong while the local system starts or runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A table or queue call failed.
+    #[error(transparent)]
+    Aws(#[from] farebox_aws::Error),
+    /// A Stripe call failed.
+    #[error("stripe: {0}")]
+    Stripe(#[from] farebox_stripe::Error),
+    /// The consumer failed.
+    #[error("consumer: {0}")]
+    Consumer(#[from] farebox_consumer::Error),
+    /// A file or socket.
+    #[error("{what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Anything else that the local system refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |cause| Self::Io { what, cause }
+    }
+
+    pub(crate) fn refused(cause: impl std::fmt::Display) -> Self {
+        Self::Refused(cause.to_string())
+    }
+}

@@ -137,6 +137,32 @@ impl LedgerTable {
         Ok(keys)
     }
 
+    /// When the next row is due, unix seconds; `None` if nothing is left to do.
+    ///
+    /// # Errors
+    /// [`Error`] if the index can't be read.
+    pub async fn next_due(&self) -> Result<Option<u64>, Error> {
+        let mut next = None;
+        for n in 0..WORK_PARTITIONS {
+            let answer = self
+                .clients
+                .dynamodb
+                .query()
+                .table_name(&self.table)
+                .index_name(WORK_INDEX)
+                .key_condition_expression("#work = :work")
+                .expression_attribute_names("#work", "work")
+                .expression_attribute_values(":work", AttributeValue::S(work_partition(n)))
+                .limit(1)
+                .send()
+                .await
+                .map_err(|e| Error::call(format!("query {} {WORK_INDEX}", self.table), &e))?;
+            let due = answer.items().first().and_then(|item| item::number(item, "due"));
+            next = next.into_iter().chain(due).min();
+        }
+        Ok(next)
+    }
+
     /// Every row, for reports and the state page. Alerts are left out.
     ///
     /// # Errors

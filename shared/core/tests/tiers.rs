@@ -1008,6 +1008,13 @@ fn a_weight_must_fit_where_its_route_is_open() {
 
 #[test]
 fn a_group_is_within_its_tier() {
+    for narrower in ["POST /v1/search/*", "/v1/search/{x}"] {
+        load(&ladder(
+            "endpoints: [/v1/*], groups: {g: {endpoints: [/v1/search/*], rate_limit: 5/s}}",
+            &format!("endpoints: ['{narrower}']"),
+            "",
+        ));
+    }
     load(&ladder(
         "endpoints: [/v1/*], groups: {g: {endpoints: [/v1/search/*], rate_limit: 5/s}}",
         "endpoints: [/v1/search/deep]",

@@ -44,22 +44,57 @@ impl Answer {
     /// `secret` is blanked out of every text that is kept.
     pub(crate) fn accepted(self, secret: &str) -> Result<Accepted, Error> {
         if self.status.is_success() {
-            return Ok(Accepted { body: self.body, request_id: self.headers.request_id });
+            return Ok(Accepted {
+                body: self.body,
+                request_id: self.headers.request_id,
+            });
         }
         let status = self.status.as_u16();
-        let Refusal { kind, code, param, message } = self.refusal().unwrap_or_default();
-        let Headers { request_id, replayed, should_retry, retry_after } = self.headers;
+        let Refusal {
+            kind,
+            code,
+            param,
+            message,
+        } = self.refusal().unwrap_or_default();
+        let Headers {
+            request_id,
+            replayed,
+            should_retry,
+            retry_after,
+        } = self.headers;
         let clean = |text: Option<String>| text.map(|text| quote(&text, secret));
         let code = clean(code);
         if is_busy(self.status) || (self.status.is_client_error() && should_retry == Some(true)) {
-            Err(Error::Busy { status, code, retry_after, should_retry, request_id })
+            Err(Error::Busy {
+                status,
+                code,
+                retry_after,
+                should_retry,
+                request_id,
+            })
         } else if self.status.is_server_error() {
-            Err(Error::ServerFault { status, code, replayed, should_retry, request_id })
+            Err(Error::ServerFault {
+                status,
+                code,
+                replayed,
+                should_retry,
+                request_id,
+            })
         } else if self.status.is_client_error() {
-            let message = clean(message).unwrap_or_else(|| "the answer holds no error of stripe's".to_owned());
-            Err(Error::Rejected { status, code: code.or(clean(kind)), param: clean(param), message, request_id })
+            let message = clean(message)
+                .unwrap_or_else(|| "the answer holds no error of stripe's".to_owned());
+            Err(Error::Rejected {
+                status,
+                code: code.or(clean(kind)),
+                param: clean(param),
+                message,
+                request_id,
+            })
         } else {
-            Err(Error::Malformed { what: format!("unexpected status {status}"), request_id })
+            Err(Error::Malformed {
+                what: format!("unexpected status {status}"),
+                request_id,
+            })
         }
     }
 
@@ -72,8 +107,19 @@ impl Answer {
         if self.status != StatusCode::BAD_REQUEST {
             return false;
         }
-        let Some(Refusal { kind, code, message, .. }) = self.refusal() else { return false };
-        if kind.as_deref().is_some_and(|kind| kind != "invalid_request_error") {
+        let Some(Refusal {
+            kind,
+            code,
+            message,
+            ..
+        }) = self.refusal()
+        else {
+            return false;
+        };
+        if kind
+            .as_deref()
+            .is_some_and(|kind| kind != "invalid_request_error")
+        {
             return false;
         }
         match code.as_deref() {
@@ -87,7 +133,9 @@ impl Answer {
         struct Envelope {
             error: Refusal,
         }
-        serde_json::from_slice::<Envelope>(&self.body).ok().map(|envelope| envelope.error)
+        serde_json::from_slice::<Envelope>(&self.body)
+            .ok()
+            .map(|envelope| envelope.error)
     }
 }
 
@@ -104,7 +152,10 @@ impl Accepted {
     }
 
     pub(crate) fn doubt(&self, what: impl Into<String>) -> Error {
-        Error::Malformed { what: what.into(), request_id: self.request_id.clone() }
+        Error::Malformed {
+            what: what.into(),
+            request_id: self.request_id.clone(),
+        }
     }
 }
 
@@ -115,7 +166,9 @@ impl Headers {
             request_id: text("request-id").map(|id| quote(id, secret)),
             replayed: text("idempotent-replayed") == Some("true"),
             should_retry: text("stripe-should-retry").and_then(|value| value.parse().ok()),
-            retry_after: text("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs),
+            retry_after: text("retry-after")
+                .and_then(|value| value.parse().ok())
+                .map(Duration::from_secs),
         }
     }
 }
@@ -127,14 +180,21 @@ pub(crate) fn is_busy(status: StatusCode) -> bool {
 
 /// A text that may be logged: short, and without the key, which Stripe or something between us might repeat.
 fn quote(text: &str, secret: &str) -> String {
-    text.replace(secret, "[secret key]").chars().take(TEXT_CHARS_MAX).collect()
+    text.replace(secret, "[secret key]")
+        .chars()
+        .take(TEXT_CHARS_MAX)
+        .collect()
 }
 
 /// Whether `message` is the sentence about a known identifier, and about exactly this one.
 fn says_known(message: &str, identifier: &str) -> bool {
     const QUOTES: [char; 3] = ['\'', '"', '`'];
-    let Some(named) = message.strip_prefix("An event already exists with identifier ") else { return false };
-    let Some(rest) = named.trim_start_matches(QUOTES).strip_prefix(identifier) else { return false };
+    let Some(named) = message.strip_prefix("An event already exists with identifier ") else {
+        return false;
+    };
+    let Some(rest) = named.trim_start_matches(QUOTES).strip_prefix(identifier) else {
+        return false;
+    };
     let rest = rest.trim_start_matches(QUOTES);
     // The identifier must end here: a full stop counts only as the end of the sentence.
     let rest = rest.strip_prefix('.').unwrap_or(rest);
@@ -148,14 +208,35 @@ mod tests {
     #[test]
     fn the_sentence_must_name_our_identifier_whole() {
         for known in ["a1", "a1.", "'a1'.", "\"a1\"", "a1. See the docs."] {
-            assert!(says_known(&format!("An event already exists with identifier {known}"), "a1"), "{known}");
+            assert!(
+                says_known(
+                    &format!("An event already exists with identifier {known}"),
+                    "a1"
+                ),
+                "{known}"
+            );
         }
         for other in ["a12.", "a1.b", "a1-2", "b", "", "A1."] {
-            assert!(!says_known(&format!("An event already exists with identifier {other}"), "a1"), "{other}");
+            assert!(
+                !says_known(
+                    &format!("An event already exists with identifier {other}"),
+                    "a1"
+                ),
+                "{other}"
+            );
         }
-        assert!(says_known("An event already exists with identifier a.b..", "a.b."));
+        assert!(says_known(
+            "An event already exists with identifier a.b..",
+            "a.b."
+        ));
         assert!(!says_known("An event already exists with identifier .", ""));
-        assert!(!says_known("No event already exists with identifier a1.", "a1"));
-        assert!(!says_known("A meter already exists with event_name a1.", "a1"));
+        assert!(!says_known(
+            "No event already exists with identifier a1.",
+            "a1"
+        ));
+        assert!(!says_known(
+            "A meter already exists with event_name a1.",
+            "a1"
+        ));
     }
 }

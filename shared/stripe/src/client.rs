@@ -14,7 +14,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use stripe_client_core::{CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest};
+use stripe_client_core::{
+    CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Accepted, Answer, Headers, is_busy};
@@ -56,26 +58,51 @@ impl Client {
     /// [`Error::Invalid`] if the address or version can't be used, or if a live key would travel unencrypted.
     pub fn new(config: Config) -> Result<Self, Error> {
         let base_url = base_url(&config)?;
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.secret_key.expose()))
-            .map_err(|_| Error::Invalid("the secret key must be visible ASCII"))?;
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {}", config.secret_key.expose()))
+                .map_err(|_| Error::Invalid("the secret key must be visible ASCII"))?;
         authorization.set_sensitive(true);
-        let version = HeaderValue::try_from(&config.api_version).map_err(|_| Error::Invalid("the API version"))?;
-        Ok(Self { inner: Arc::new(Inner { pool: pool(&config)?, base_url, authorization, version, config }) })
+        let version = HeaderValue::try_from(&config.api_version)
+            .map_err(|_| Error::Invalid("the API version"))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                pool: pool(&config)?,
+                base_url,
+                authorization,
+                version,
+                config,
+            }),
+        })
     }
 
     /// Reads something: no idempotency key, since a GET changes nothing.
     pub(crate) async fn get(&self, request: RequestBuilder) -> Result<Accepted, Error> {
-        self.call(request, Extras::default()).await?.accepted(self.secret())
+        self.call(request, Extras::default())
+            .await?
+            .accepted(self.secret())
     }
 
     /// Creates something, at most once per idempotency key.
-    pub(crate) async fn create(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Accepted, Error> {
-        self.post(request, idempotency_key).await?.accepted(self.secret())
+    pub(crate) async fn create(
+        &self,
+        request: &impl StripeRequest,
+        idempotency_key: &str,
+    ) -> Result<Accepted, Error> {
+        self.post(request, idempotency_key)
+            .await?
+            .accepted(self.secret())
     }
 
     /// As [`Self::create`], for a caller that looks at the refusal itself.
-    pub(crate) async fn post(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Answer, Error> {
-        let extras = Extras { idempotency_key: Some(idempotency_key), ..Extras::default() };
+    pub(crate) async fn post(
+        &self,
+        request: &impl StripeRequest,
+        idempotency_key: &str,
+    ) -> Result<Answer, Error> {
+        let extras = Extras {
+            idempotency_key: Some(idempotency_key),
+            ..Extras::default()
+        };
         self.call(request.build(), extras).await
     }
 
@@ -95,9 +122,21 @@ impl Client {
         self.answer(response, deadline).await
     }
 
-    fn request(&self, request: RequestBuilder, extras: &Extras<'_>) -> Result<Request<Full<Bytes>>, Error> {
-        let RequestBuilder { query, body, path, method } = request;
-        let query = query.filter(|query| !query.is_empty()).map(|query| format!("?{query}")).unwrap_or_default();
+    fn request(
+        &self,
+        request: RequestBuilder,
+        extras: &Extras<'_>,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let RequestBuilder {
+            query,
+            body,
+            path,
+            method,
+        } = request;
+        let query = query
+            .filter(|query| !query.is_empty())
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
         let mut request = Request::builder()
             .method(match method {
                 StripeMethod::Get => Method::GET,
@@ -118,11 +157,17 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
         let body = Full::from(body.unwrap_or_default());
-        request.body(body).map_err(|_| Error::Invalid("an argument fits in no address or header"))
+        request
+            .body(body)
+            .map_err(|_| Error::Invalid("an argument fits in no address or header"))
     }
 
     /// Reads the answer to its end, or as much of it as decides.
-    async fn answer(&self, response: Response<Incoming>, deadline: Instant) -> Result<Answer, Error> {
+    async fn answer(
+        &self,
+        response: Response<Incoming>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         let (head, body) = response.into_parts();
         let status = head.status;
         let headers = Headers::read(&head.headers, self.secret());
@@ -134,14 +179,26 @@ impl Client {
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 if status.is_success() {
                     let what = format!("longer than {} bytes", self.inner.config.answer_bytes_max);
-                    return Err(Error::Malformed { what, request_id: headers.request_id });
+                    return Err(Error::Malformed {
+                        what,
+                        request_id: headers.request_id,
+                    });
                 }
                 Bytes::new()
             }
-            Ok(Err(error)) => return Err(Error::Unreachable { sent: true, cause: error.to_string() }),
+            Ok(Err(error)) => {
+                return Err(Error::Unreachable {
+                    sent: true,
+                    cause: error.to_string(),
+                });
+            }
             Err(_) => return Err(timed_out()),
         };
-        Ok(Answer { status, headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 }
 
@@ -152,19 +209,30 @@ impl StripeClient for Client {
 
     async fn execute(&self, request: CustomizedStripeRequest) -> Result<Bytes, Error> {
         let (request, overrides) = request.into_pieces();
-        let key = overrides.request_strategy.and_then(|strategy| strategy.get_key());
+        let key = overrides
+            .request_strategy
+            .and_then(|strategy| strategy.get_key());
         let extras = Extras {
             idempotency_key: key.as_ref().map(|key| key.as_str()),
-            account: overrides.account_id.as_ref().map(|account| account.as_str()),
+            account: overrides
+                .account_id
+                .as_ref()
+                .map(|account| account.as_str()),
             timeout: overrides.timeout,
         };
-        Ok(self.call(request, extras).await?.accepted(self.secret())?.body)
+        Ok(self
+            .call(request, extras)
+            .await?
+            .accepted(self.secret())?
+            .body)
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("base_url", &self.inner.base_url).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("base_url", &self.inner.base_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,7 +259,10 @@ fn base_url(config: &Config) -> Result<String, Error> {
     const NO_ADDRESS: Error = Error::Invalid("the base URL must be http(s)://host[:port]");
     let url = config.base_url.trim_end_matches('/');
     let uri: Uri = url.parse().map_err(|_| NO_ADDRESS)?;
-    if uri.host().is_none() || uri.query().is_some() || !matches!(uri.scheme_str(), Some("http" | "https")) {
+    if uri.host().is_none()
+        || uri.query().is_some()
+        || !matches!(uri.scheme_str(), Some("http" | "https"))
+    {
         return Err(NO_ADDRESS);
     }
     if uri.scheme_str() == Some("http") && config.secret_key.is_live() {
@@ -201,18 +272,30 @@ fn base_url(config: &Config) -> Result<String, Error> {
 }
 
 fn idempotency_key(key: &str) -> Result<HeaderValue, Error> {
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Error::Invalid("an idempotency key is 1 to 255 visible ASCII characters"));
+    if key.is_empty()
+        || key.len() > IDEMPOTENCY_KEY_BYTES_MAX
+        || !key.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(Error::Invalid(
+            "an idempotency key is 1 to 255 visible ASCII characters",
+        ));
     }
-    HeaderValue::from_str(key).map_err(|_| Error::Invalid("an idempotency key is 1 to 255 visible ASCII characters"))
+    HeaderValue::from_str(key)
+        .map_err(|_| Error::Invalid("an idempotency key is 1 to 255 visible ASCII characters"))
 }
 
 /// An identifier that may stand in a path without changing where it leads.
 pub(crate) fn path_id(id: &str) -> Result<&str, Error> {
-    if !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+    if !id.is_empty()
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    {
         Ok(id)
     } else {
-        Err(Error::Invalid("an id of stripe's holds only letters, digits, _ and -"))
+        Err(Error::Invalid(
+            "an id of stripe's holds only letters, digits, _ and -",
+        ))
     }
 }
 
@@ -224,10 +307,16 @@ fn unreachable(error: PoolError) -> Error {
         source = inner.source();
     }
     // Only a connection that never came about proves that nothing was sent.
-    Error::Unreachable { sent: !error.is_connect(), cause }
+    Error::Unreachable {
+        sent: !error.is_connect(),
+        cause,
+    }
 }
 
 /// The deadline may pass while connecting, but we don't know: the outcome counts as unknown.
 fn timed_out() -> Error {
-    Error::Unreachable { sent: true, cause: "timed out".to_owned() }
+    Error::Unreachable {
+        sent: true,
+        cause: "timed out".to_owned(),
+    }
 }

@@ -96,7 +96,10 @@ impl Error {
     /// Whether the same call may do better later. Under which idempotency key, each variant says.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::ServerFault { .. } | Self::Unreachable { .. } | Self::Malformed { .. } => true,
+            Self::Busy { .. }
+            | Self::ServerFault { .. }
+            | Self::Unreachable { .. }
+            | Self::Malformed { .. } => true,
             Self::Duplicate { .. } | Self::Rejected { .. } | Self::Invalid(_) => false,
         }
     }
@@ -104,7 +107,10 @@ impl Error {
 
 impl stripe_client_core::StripeClientErr for Error {
     fn deserialize_err(msg: impl fmt::Display) -> Self {
-        Self::Malformed { what: msg.to_string(), request_id: None }
+        Self::Malformed {
+            what: msg.to_string(),
+            request_id: None,
+        }
     }
 }
 
@@ -121,12 +127,16 @@ impl fmt::Display for Request<'_> {
 
 impl fmt::Display for Code<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_deref().map_or(Ok(()), |code| write!(f, " {code}"))
+        self.0
+            .as_deref()
+            .map_or(Ok(()), |code| write!(f, " {code}"))
     }
 }
 
 impl fmt::Display for Param<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_deref().map_or(Ok(()), |param| write!(f, " (parameter {param})"))
+        self.0
+            .as_deref()
+            .map_or(Ok(()), |param| write!(f, " (parameter {param})"))
     }
 }

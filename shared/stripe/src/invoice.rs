@@ -79,10 +79,15 @@ impl Client {
     /// An invoice shows only its first lines.
     async fn with_lines(&self, read: Read) -> Result<Invoice, Error> {
         let path = format!("/invoices/{}/lines", path_id(&read.id)?);
-        let lines = self.rest(read.lines, |after| page_of(&path, &(), after)).await?;
+        let lines = self
+            .rest(read.lines, |after| page_of(&path, &(), after))
+            .await?;
         Ok(Invoice {
             lines,
-            subscription: read.parent.and_then(|parent| parent.subscription_details).map(|of| of.subscription),
+            subscription: read
+                .parent
+                .and_then(|parent| parent.subscription_details)
+                .map(|of| of.subscription),
             id: read.id,
             status: read.status,
             billing_reason: read.billing_reason,
@@ -168,7 +173,10 @@ impl From<ReadLine> for InvoiceLine {
             description: read.description,
             period_start: read.period.start,
             period_end: read.period.end,
-            price: read.pricing.and_then(|pricing| pricing.price_details).map(|details| details.price),
+            price: read
+                .pricing
+                .and_then(|pricing| pricing.price_details)
+                .map(|details| details.price),
             subscription_item: read
                 .parent
                 .and_then(|parent| parent.subscription_item_details)

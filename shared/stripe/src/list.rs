@@ -41,7 +41,10 @@ impl Client {
         first: Page<T>,
         page: impl Fn(Option<&str>) -> RequestBuilder,
     ) -> Result<Vec<T>, Error> {
-        let Page { mut data, mut has_more } = first;
+        let Page {
+            mut data,
+            mut has_more,
+        } = first;
         for _ in 0..PAGES_MAX {
             let after = match data.last() {
                 Some(last) if has_more => last.id().to_owned(),
@@ -56,7 +59,10 @@ impl Client {
             data.extend(next.data);
             has_more = next.has_more;
         }
-        Err(Error::Malformed { what: "a list does not end".to_owned(), request_id: None })
+        Err(Error::Malformed {
+            what: "a list does not end".to_owned(),
+            request_id: None,
+        })
     }
 }
 
@@ -70,5 +76,9 @@ pub(crate) fn page_of<Q: Serialize>(path: &str, query: &Q, after: Option<&str>) 
         #[serde(skip_serializing_if = "Option::is_none")]
         starting_after: Option<&'a str>,
     }
-    RequestBuilder::new(StripeMethod::Get, path).query(&Paged { query, limit: PAGE, starting_after: after })
+    RequestBuilder::new(StripeMethod::Get, path).query(&Paged {
+        query,
+        limit: PAGE,
+        starting_after: after,
+    })
 }

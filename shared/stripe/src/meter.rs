@@ -6,8 +6,8 @@ use serde::Deserialize;
 use stripe_billing::BillingMeterStatus;
 use stripe_billing::billing_meter::{
     CreateBillingMeter, CreateBillingMeterCustomerMapping, CreateBillingMeterCustomerMappingType,
-    CreateBillingMeterDefaultAggregation, CreateBillingMeterDefaultAggregationFormula, CreateBillingMeterValueSettings,
-    ListBillingMeter,
+    CreateBillingMeterDefaultAggregation, CreateBillingMeterDefaultAggregationFormula,
+    CreateBillingMeterValueSettings, ListBillingMeter,
 };
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
 use stripe_billing::billing_meter_event_summary::ListIdBillingMeterEventSummary;
@@ -63,7 +63,11 @@ impl Client {
     /// # Errors
     /// [`Error::Duplicate`] if the identifier was delivered before, which is as good as `Ok`. [`Error::Busy`] while another
     /// event of the same customer and meter is on its way.
-    pub async fn report_meter_event(&self, event: &MeterEvent, idempotency_key: &str) -> Result<(), Error> {
+    pub async fn report_meter_event(
+        &self,
+        event: &MeterEvent,
+        idempotency_key: &str,
+    ) -> Result<(), Error> {
         /// <https://docs.stripe.com/api/billing/meter-event/object>
         #[derive(Deserialize)]
         struct Taken {
@@ -71,7 +75,9 @@ impl Client {
         }
         let answer = self.post(&event.request()?, idempotency_key).await?;
         if answer.is_duplicate_of(&event.identifier) {
-            return Err(Error::Duplicate { request_id: answer.headers.request_id });
+            return Err(Error::Duplicate {
+                request_id: answer.headers.request_id,
+            });
         }
         let accepted = answer.accepted(self.secret())?;
         let taken: Taken = accepted.read()?;
@@ -87,19 +93,28 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the sum is not a whole number that a double tells exactly: it is refused, never rounded.
-    pub async fn event_summary(&self, meter_id: &str, customer: &str, start: i64, end: i64) -> Result<u64, Error> {
+    pub async fn event_summary(
+        &self,
+        meter_id: &str,
+        customer: &str,
+        start: i64,
+        end: i64,
+    ) -> Result<u64, Error> {
         let meter_id = path_id(meter_id)?;
         let summaries: Vec<Summary> = self
             .list(|after| {
                 // The end comes first here.
-                let mut request = ListIdBillingMeterEventSummary::new(meter_id, customer, end, start).limit(PAGE);
+                let mut request =
+                    ListIdBillingMeterEventSummary::new(meter_id, customer, end, start).limit(PAGE);
                 if let Some(after) = after {
                     request = request.starting_after(after);
                 }
                 request.build()
             })
             .await?;
-        summaries.iter().try_fold(0, |sum, summary| add(sum, &summary.aggregated_value))
+        summaries
+            .iter()
+            .try_fold(0, |sum, summary| add(sum, &summary.aggregated_value))
     }
 
     /// Creates a meter that sums `value` per customer.
@@ -112,8 +127,13 @@ impl Client {
         display_name: &str,
         idempotency_key: &str,
     ) -> Result<Meter, Error> {
-        let sum = CreateBillingMeterDefaultAggregation::new(CreateBillingMeterDefaultAggregationFormula::Sum);
-        let by_id = CreateBillingMeterCustomerMapping::new(CUSTOMER_KEY, CreateBillingMeterCustomerMappingType::ById);
+        let sum = CreateBillingMeterDefaultAggregation::new(
+            CreateBillingMeterDefaultAggregationFormula::Sum,
+        );
+        let by_id = CreateBillingMeterCustomerMapping::new(
+            CUSTOMER_KEY,
+            CreateBillingMeterCustomerMappingType::ById,
+        );
         let request = CreateBillingMeter::new(sum, display_name, event_name)
             .customer_mapping(by_id)
             .value_settings(CreateBillingMeterValueSettings::new(VALUE_KEY));
@@ -127,14 +147,18 @@ impl Client {
     pub async fn find_meter(&self, event_name: &str) -> Result<Option<Meter>, Error> {
         let meters: Vec<Meter> = self
             .list(|after| {
-                let mut request = ListBillingMeter::new().status(BillingMeterStatus::Active).limit(PAGE);
+                let mut request = ListBillingMeter::new()
+                    .status(BillingMeterStatus::Active)
+                    .limit(PAGE);
                 if let Some(after) = after {
                     request = request.starting_after(after);
                 }
                 request.build()
             })
             .await?;
-        Ok(meters.into_iter().find(|meter| meter.event_name == event_name))
+        Ok(meters
+            .into_iter()
+            .find(|meter| meter.event_name == event_name))
     }
 }
 
@@ -143,10 +167,14 @@ impl MeterEvent {
     /// a second call counts twice.
     fn request(&self) -> Result<CreateBillingMeterEvent, Error> {
         if self.value > VALUE_MAX {
-            return Err(Error::Invalid("a meter event's value has at most 15 digits"));
+            return Err(Error::Invalid(
+                "a meter event's value has at most 15 digits",
+            ));
         }
         if self.identifier.is_empty() || self.identifier.chars().count() > IDENTIFIER_CHARS_MAX {
-            return Err(Error::Invalid("a meter event's identifier has 1 to 100 characters"));
+            return Err(Error::Invalid(
+                "a meter event's identifier has 1 to 100 characters",
+            ));
         }
         let payload = HashMap::from([
             (CUSTOMER_KEY.to_owned(), self.stripe_customer.clone()),
@@ -181,7 +209,10 @@ impl Listed for Meter {
 fn add(sum: u64, value: &serde_json::Number) -> Result<u64, Error> {
     exact(value)
         .and_then(|value| sum.checked_add(value))
-        .ok_or_else(|| Error::Malformed { what: format!("{value} is no exact number of units"), request_id: None })
+        .ok_or_else(|| Error::Malformed {
+            what: format!("{value} is no exact number of units"),
+            request_id: None,
+        })
 }
 
 fn exact(value: &serde_json::Number) -> Option<u64> {
@@ -190,7 +221,8 @@ fn exact(value: &serde_json::Number) -> Option<u64> {
         None => {
             let float = value.as_f64()?;
             // Below 2^53 every whole double is one integer, so the cast loses nothing.
-            (float.fract() == 0.0 && (0.0..EXACT_BELOW as f64).contains(&float)).then_some(float as u64)?
+            (float.fract() == 0.0 && (0.0..EXACT_BELOW as f64).contains(&float))
+                .then_some(float as u64)?
         }
     };
     (whole < EXACT_BELOW).then_some(whole)
@@ -203,10 +235,24 @@ mod tests {
     #[test]
     fn sums_are_exact_or_refused() {
         let read = |text: &str| exact(&serde_json::from_str(text).unwrap());
-        for (text, whole) in [("0", 0), ("25", 25), ("25.0", 25), ("1e3", 1_000), ("9007199254740991", EXACT_BELOW - 1)] {
+        for (text, whole) in [
+            ("0", 0),
+            ("25", 25),
+            ("25.0", 25),
+            ("1e3", 1_000),
+            ("9007199254740991", EXACT_BELOW - 1),
+        ] {
             assert_eq!(read(text), Some(whole), "{text}");
         }
-        for text in ["0.5", "-1", "-1.0", "9007199254740992", "9007199254740993.0", "1e300", "18446744073709551616"] {
+        for text in [
+            "0.5",
+            "-1",
+            "-1.0",
+            "9007199254740992",
+            "9007199254740993.0",
+            "1e300",
+            "18446744073709551616",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

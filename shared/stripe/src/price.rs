@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use stripe_client_core::StripeRequest;
 use stripe_product::price::{
-    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType, CreatePriceTiers,
-    CreatePriceTiersUpTo, ListPrice,
+    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType,
+    CreatePriceTiers, CreatePriceTiersUpTo, ListPrice,
 };
 use stripe_shared::{PriceBillingScheme, PriceTiersMode};
 use stripe_types::Currency;
@@ -127,7 +127,10 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Rejected`] if another price has this lookup key, or the steps are not in order.
-    #[expect(clippy::too_many_arguments, reason = "each is one parameter of Stripe's, and a price has no defaults")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one parameter of Stripe's, and a price has no defaults"
+    )]
     pub async fn create_metered_price(
         &self,
         product: &str,
@@ -143,16 +146,25 @@ impl Client {
             usage_type: Some(CreatePriceRecurringUsageType::Metered),
             ..CreatePriceRecurring::new(interval.parameter()?)
         };
-        let request =
-            CreatePrice::new(parse_currency(currency)).product(product).lookup_key(lookup_key).recurring(metered);
+        let request = CreatePrice::new(parse_currency(currency))
+            .product(product)
+            .lookup_key(lookup_key)
+            .recurring(metered);
         let request = match spec {
-            UsagePriceSpec::PerUnit { unit_amount_decimal } => {
-                request.billing_scheme(PriceBillingScheme::PerUnit).unit_amount_decimal(unit_amount_decimal)
-            }
+            UsagePriceSpec::PerUnit {
+                unit_amount_decimal,
+            } => request
+                .billing_scheme(PriceBillingScheme::PerUnit)
+                .unit_amount_decimal(unit_amount_decimal),
             UsagePriceSpec::Tiered { mode, steps } => request
                 .billing_scheme(PriceBillingScheme::Tiered)
                 .tiers_mode(mode.parameter())
-                .tiers(steps.iter().map(PriceStep::parameter).collect::<Result<Vec<_>, _>>()?),
+                .tiers(
+                    steps
+                        .iter()
+                        .map(PriceStep::parameter)
+                        .collect::<Result<Vec<_>, _>>()?,
+                ),
         };
         self.create(&request, idempotency_key).await?.read()
     }
@@ -211,7 +223,9 @@ fn amount(value: u64) -> Result<i64, Error> {
 
 /// Stripe itself judges a currency that async-stripe doesn't know.
 fn parse_currency(currency: &str) -> Currency {
-    currency.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
+    currency
+        .parse()
+        .unwrap_or_else(|never: std::convert::Infallible| match never {})
 }
 
 /// A step that only has a flat amount has no price per unit: that is zero.

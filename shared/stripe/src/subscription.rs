@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use stripe_billing::subscription::{CreateSubscription, CreateSubscriptionItems, RetrieveSubscription};
+use stripe_billing::subscription::{
+    CreateSubscription, CreateSubscriptionItems, RetrieveSubscription,
+};
 use stripe_client_core::StripeRequest;
 
 use crate::answer::Accepted;
@@ -65,7 +67,10 @@ impl Client {
     ) -> Result<Subscription, Error> {
         let items: Vec<_> = price_ids
             .iter()
-            .map(|&price| CreateSubscriptionItems { price: Some(price.to_owned()), ..CreateSubscriptionItems::new() })
+            .map(|&price| CreateSubscriptionItems {
+                price: Some(price.to_owned()),
+                ..CreateSubscriptionItems::new()
+            })
             .collect();
         let mut request = CreateSubscription::new().customer(customer).items(items);
         if let Some(days) = trial_days {
@@ -83,7 +88,9 @@ impl Client {
     /// # Errors
     /// [`Error::Rejected`] with 404 if there is none.
     pub async fn subscription(&self, id: &str) -> Result<Subscription, Error> {
-        let accepted = self.get(RetrieveSubscription::new(path_id(id)?).build()).await?;
+        let accepted = self
+            .get(RetrieveSubscription::new(path_id(id)?).build())
+            .await?;
         self.read_subscription(&accepted).await
     }
 
@@ -93,8 +100,14 @@ impl Client {
             subscription: &'a str,
         }
         let read: Read = accepted.read()?;
-        let of = Of { subscription: &read.id };
-        let items = self.rest(read.items, |after| page_of("/subscription_items", &of, after)).await?;
+        let of = Of {
+            subscription: &read.id,
+        };
+        let items = self
+            .rest(read.items, |after| {
+                page_of("/subscription_items", &of, after)
+            })
+            .await?;
         Ok(Subscription {
             items,
             id: read.id,

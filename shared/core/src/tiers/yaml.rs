@@ -240,11 +240,7 @@ impl Reader<'_> {
 
     fn entry(&mut self, key: &MarkedYaml<'_>, value: &MarkedYaml<'_>, depth: usize) -> Entry {
         let key = self.node(key, depth + 1);
-        let mut node = self.node(value, depth + 1);
-        // The parser puts a missing value where the next thing begins.
-        if matches!(node.kind, Kind::Null) {
-            node.place = key.place;
-        }
+        let node = self.node(value, depth + 1);
         let place = key.place;
         match key.kind {
             Kind::Text(key) => Entry { place, key, node },

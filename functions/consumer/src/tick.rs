@@ -1,0 +1,445 @@
+//! From open rows to Stripe: what is due is sealed, frozen, reported and pruned.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use farebox_aws::{
+    counters::{self, Updated},
+    ledger::RowWrite,
+    random,
+};
+use farebox_core::{
+    counter::{self, SealAnswer},
+    expression::Expression,
+    id::CustomerId,
+    ledger::{self, Claim, NextStep, Report, Row, RowKey, RowState, next_step, report_timestamp},
+    message::UNITS_MAX,
+};
+use farebox_stripe::MeterEvent;
+use serde::Serialize;
+
+use crate::{Deps, Error, concurrent};
+
+/// Rows taken from each partition of the work index; what is left waits for the next tick.
+const ROWS_MAX: usize = 1_000;
+/// Customers and meters worked on at a time.
+const GROUPS_MAX: usize = 8;
+
+/// What a tick did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TickReport {
+    /// Rows that were due.
+    pub due: u64,
+    /// Rows whose report was written down.
+    pub sealed: u64,
+    /// Rows closed because there is nothing to report, or nobody to bill.
+    pub closed: u64,
+    /// Rows that Stripe has.
+    pub reported: u64,
+    /// Attempts without an outcome; the row waits.
+    pub retried: u64,
+    /// Rows that need the operator.
+    pub parked: u64,
+    /// Claims that were too old to act on.
+    pub dropped: u64,
+    /// Rows whose counter is pruned: nothing is left to do.
+    pub finished: u64,
+    /// Rows that something went wrong with; each is logged.
+    pub errors: u64,
+}
+
+impl TickReport {
+    fn add(&mut self, other: Self) {
+        self.due += other.due;
+        self.sealed += other.sealed;
+        self.closed += other.closed;
+        self.reported += other.reported;
+        self.retried += other.retried;
+        self.parked += other.parked;
+        self.dropped += other.dropped;
+        self.finished += other.finished;
+        self.errors += other.errors;
+    }
+}
+
+/// How an attempt to report a row ended.
+#[derive(Debug)]
+enum Verdict {
+    /// Stripe has it, and how we know.
+    Delivered(&'static str),
+    /// Nobody knows, or not now. `fault`: a 5xx was received, which Stripe may replay to the same idempotency key.
+    Retry {
+        cause: farebox_stripe::Error,
+        fault: bool,
+    },
+    /// The operator decides.
+    Park(String),
+    /// The claim got too old.
+    Drop,
+}
+
+/// One tick. Meters are looked up anew in each: an id outlived by its meter would answer 0 for what another one counted.
+struct Tick {
+    deps: Arc<Deps>,
+    meters: Mutex<HashMap<String, String>>,
+}
+
+pub(crate) async fn tick(deps: &Arc<Deps>) -> Result<TickReport, Error> {
+    let keys = deps.ledger.due(deps.now().s(), ROWS_MAX).await?;
+    let tick = Arc::new(Tick {
+        deps: Arc::clone(deps),
+        meters: Mutex::default(),
+    });
+    let worked = concurrent::each(by_customer_and_meter(keys), GROUPS_MAX, |rows| {
+        Arc::clone(&tick).work(rows)
+    });
+    let mut report = TickReport::default();
+    for group in worked.await {
+        report.add(group);
+    }
+    tracing::info!(
+        due = report.due,
+        sealed = report.sealed,
+        closed = report.closed,
+        reported = report.reported,
+        retried = report.retried,
+        parked = report.parked,
+        dropped = report.dropped,
+        finished = report.finished,
+        errors = report.errors,
+        "ticked"
+    );
+    Ok(report)
+}
+
+/// Stripe takes one meter event at a time per customer and meter.
+fn by_customer_and_meter(keys: Vec<RowKey>) -> Vec<Vec<RowKey>> {
+    let mut groups: BTreeMap<(CustomerId, String), Vec<RowKey>> = BTreeMap::new();
+    for key in keys {
+        groups
+            .entry((key.customer.clone(), key.meter.clone()))
+            .or_default()
+            .push(key);
+    }
+    groups.into_values().collect()
+}
+
+impl Tick {
+    /// One row after the other; what goes wrong with one stops no other.
+    async fn work(self: Arc<Self>, rows: Vec<RowKey>) -> TickReport {
+        let mut report = TickReport::default();
+        for key in rows {
+            report.due += 1;
+            if let Err(error) = self.advance(&key, &mut report).await {
+                tracing::error!(row = %key, %error, "row failed");
+                report.errors += 1;
+            }
+        }
+        report
+    }
+
+    /// Brings a row as far as it gets. Each step leads to a later state, so this ends.
+    async fn advance(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
+        let mut row = self.deps.ledger.read(key).await?;
+        // The index may lag: the row itself says when it is due.
+        while let Some(current) = row.filter(|row| row.due <= self.deps.now().s()) {
+            row = match current.state {
+                RowState::Open => self.freeze(&current, report).await?,
+                RowState::Sealed | RowState::Sending => self.report(&current, report).await?,
+                RowState::Reported => return self.finish(key, report).await,
+                RowState::Parked => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// open → sealed, or reported if there is nothing to report.
+    async fn freeze(&self, row: &Row, report: &mut TickReport) -> Result<Option<Row>, Error> {
+        let key = &row.key;
+        let Some(units) = self.seal(row).await? else {
+            return Ok(None);
+        };
+        if units > UNITS_MAX {
+            return Err(Error::Row {
+                row: key.to_string(),
+                problem: "more units than a report can carry",
+            });
+        }
+        let now = self.deps.now();
+        if units == 0 {
+            return self
+                .apply(
+                    key,
+                    ledger::close(0, "nothing to report", now),
+                    &mut report.closed,
+                )
+                .await;
+        }
+        let customer = self.deps.accounts.customer(&key.customer).await?;
+        let Some(stripe_customer) = customer.and_then(|customer| customer.stripe_customer) else {
+            let why = "not billed: the customer is not in Stripe";
+            return self
+                .apply(key, ledger::close(units, why, now), &mut report.closed)
+                .await;
+        };
+        let frozen = Report {
+            value: units,
+            stripe_customer,
+            event_name: key.meter.clone(),
+            timestamp: report_timestamp(row.bucket(), key.generation.slot()),
+            identifier: key.identifier(),
+        };
+        self.apply(key, ledger::freeze(&frozen, now), &mut report.sealed)
+            .await
+    }
+
+    /// Seals the row's bucket and returns all its units; `None` if somebody else has moved the row on, or it can't be sealed
+    /// yet.
+    async fn seal(&self, row: &Row) -> Result<Option<u64>, Error> {
+        let RowKey {
+            customer,
+            shard,
+            generation,
+            meter,
+            bucket,
+        } = &row.key;
+        let write = counter::seal(generation, *bucket);
+        let item = match self
+            .deps
+            .counters
+            .write(&counters::key(customer, *shard), write)
+            .await?
+        {
+            Updated::Applied(item) => Some(item),
+            Updated::Refused(item) => item,
+        };
+        match counter::sealed_units(item.as_ref(), generation, *bucket, meter) {
+            SealAnswer::Final(units) => {
+                if units < row.units {
+                    tracing::warn!(row = %row.key, folded = row.units, units, "the counter has less than a message said");
+                }
+                Ok(Some(units))
+            }
+            // Read again: a restore folds what the old generation had before it takes a new one, and that may have been
+            // after the first reading.
+            SealAnswer::GenerationGone => {
+                let row = self.deps.ledger.read(&row.key).await?;
+                Ok(row
+                    .filter(|row| row.state == RowState::Open)
+                    .map(|row| row.units))
+            }
+            SealAnswer::NotSealed => Ok(None),
+        }
+    }
+
+    /// sealed or sending → reported, waiting or parked.
+    async fn report(&self, row: &Row, report: &mut TickReport) -> Result<Option<Row>, Error> {
+        let key = &row.key;
+        if row.report.is_none() {
+            return Err(Error::Row {
+                row: key.to_string(),
+                problem: "sealed without a report",
+            });
+        }
+        let claim = Claim {
+            token: random::token()?,
+            at: self.deps.now(),
+        };
+        let RowWrite::Applied(row) = self.deps.ledger.write(key, ledger::claim(&claim)).await?
+        else {
+            return Ok(None); // another worker has it
+        };
+        let token = claim.token.as_str();
+        match self.attempt(&row).await {
+            Verdict::Delivered(how) => {
+                self.apply(
+                    key,
+                    ledger::delivered(how, self.deps.now()),
+                    &mut report.reported,
+                )
+                .await
+            }
+            Verdict::Retry { cause, fault } => {
+                tracing::warn!(row = %key, tries = row.tries, %cause, "report will be tried again");
+                let write = ledger::retry_later(token, row.tries, fault, self.deps.now());
+                self.apply(key, write, &mut report.retried).await?;
+                Ok(None)
+            }
+            Verdict::Park(why) => {
+                tracing::error!(row = %key, why, "report parked");
+                self.apply(key, ledger::park(token, &why), &mut report.parked)
+                    .await
+            }
+            Verdict::Drop => {
+                tracing::warn!(row = %key, "claim dropped: it got too old");
+                report.dropped += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// One attempt to report a claimed row.
+    async fn attempt(&self, row: &Row) -> Verdict {
+        let Some(report) = &row.report else {
+            return Verdict::Drop;
+        };
+        match next_step(row, self.deps.now()) {
+            NextStep::Send => self.send(row, report).await,
+            NextStep::Ask { start, end } => self.ask(row, report, start, end).await,
+            NextStep::Park(why) => Verdict::Park(why.to_owned()),
+            NextStep::Drop => Verdict::Drop,
+        }
+    }
+
+    async fn send(&self, row: &Row, report: &Report) -> Verdict {
+        let event = MeterEvent {
+            event_name: report.event_name.clone(),
+            stripe_customer: report.stripe_customer.clone(),
+            value: report.value,
+            identifier: report.identifier.clone(),
+            timestamp: seconds(report.timestamp),
+        };
+        match self
+            .deps
+            .stripe
+            .report_meter_event(&event, &Row::idempotency_key(report, row.faults))
+            .await
+        {
+            Ok(()) => Verdict::Delivered("accepted"),
+            Err(farebox_stripe::Error::Duplicate { .. }) => Verdict::Delivered("already there"),
+            Err(error) => {
+                let fault = matches!(error, farebox_stripe::Error::ServerFault { .. });
+                refused(error, fault)
+            }
+        }
+    }
+
+    /// Stripe may have forgotten the identifier: only what it has counted in the report's minute tells.
+    async fn ask(&self, row: &Row, report: &Report, start: u64, end: u64) -> Verdict {
+        match self.counted(report, start, end).await {
+            Ok(Some(0)) => match next_step(row, self.deps.now()) {
+                NextStep::Send | NextStep::Ask { .. } => self.send(row, report).await,
+                NextStep::Park(why) => Verdict::Park(why.to_owned()),
+                NextStep::Drop => Verdict::Drop,
+            },
+            Ok(Some(sum)) if sum == report.value => Verdict::Delivered("found in Stripe's summary"),
+            Ok(Some(sum)) => {
+                let value = report.value;
+                Verdict::Park(format!(
+                    "Stripe has counted {sum} in the report's minute, neither 0 nor its {value}"
+                ))
+            }
+            Ok(None) => Verdict::Park(format!(
+                "Stripe has no active meter named {} to ask",
+                report.event_name
+            )),
+            // A question has no idempotency key that would have to move on.
+            Err(error) => refused(error, false),
+        }
+    }
+
+    /// What Stripe has counted from `start` to `end`; `None` without a meter.
+    async fn counted(
+        &self,
+        report: &Report,
+        start: u64,
+        end: u64,
+    ) -> Result<Option<u64>, farebox_stripe::Error> {
+        let Some(meter) = self.meter(&report.event_name).await? else {
+            return Ok(None);
+        };
+        self.deps
+            .stripe
+            .event_summary(
+                &meter,
+                &report.stripe_customer,
+                seconds(start),
+                seconds(end),
+            )
+            .await
+            .map(Some)
+    }
+
+    async fn meter(&self, event_name: &str) -> Result<Option<String>, farebox_stripe::Error> {
+        let meters = || self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = meters().get(event_name).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = self
+            .deps
+            .stripe
+            .find_meter(event_name)
+            .await?
+            .map(|meter| meter.id);
+        if let Some(id) = &found {
+            meters().insert(event_name.to_owned(), id.clone());
+        }
+        Ok(found)
+    }
+
+    /// reported: prunes the counter; then nothing is left to do.
+    async fn finish(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
+        let prune = counter::prune(&key.generation, key.bucket, &key.meter);
+        let pruned = self
+            .deps
+            .counters
+            .write(&counters::key(&key.customer, key.shard), prune)
+            .await?;
+        // Another generation has no such bucket. The same one unsealed came back from a backup: the operator gives it a
+        // generation of its own before it serves.
+        if matches!(pruned, Updated::Refused(Some(item)) if item.generation == key.generation.as_str())
+        {
+            return Err(Error::Row {
+                row: key.to_string(),
+                problem: "reported, but its bucket is not sealed",
+            });
+        }
+        self.apply(key, ledger::finish(), &mut report.finished)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes and counts a transition. `None` if it was refused: somebody else has moved the row on.
+    async fn apply(
+        &self,
+        key: &RowKey,
+        write: Expression,
+        count: &mut u64,
+    ) -> Result<Option<Row>, Error> {
+        match self.deps.ledger.write(key, write).await? {
+            RowWrite::Applied(row) => {
+                *count += 1;
+                Ok(Some(row))
+            }
+            RowWrite::Refused(_) => Ok(None),
+        }
+    }
+}
+
+/// What to do after an answer that is none.
+fn refused(error: farebox_stripe::Error, fault: bool) -> Verdict {
+    // 401 and 403 speak about our key, hence about every row there is: parking them all helps nobody.
+    let is_about_our_key = matches!(
+        error,
+        farebox_stripe::Error::Rejected {
+            status: 401 | 403,
+            ..
+        }
+    );
+    if error.retryable() || is_about_our_key {
+        Verdict::Retry {
+            cause: error,
+            fault,
+        }
+    } else {
+        Verdict::Park(error.to_string())
+    }
+}
+
+/// Stripe's clock counts in signed seconds; ours ends long before the difference shows.
+fn seconds(s: u64) -> i64 {
+    i64::try_from(s).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,362 @@
+//! What goes over the wire: the exact path, form and headers of each operation.
+
+use std::collections::HashMap;
+
+use farebox_stripe::{API_VERSION, Interval, MeterEvent, PriceStep, TiersMode, UsagePriceSpec};
+
+use crate::server::{KEY, Recorded, Server, ok};
+
+const METER: &str = r#"{"id":"mtr_1","event_name":"api_calls","status":"active"}"#;
+const PRICE: &str = r#"{"id":"price_1","product":"prod_1","active":true,"currency":"usd"}"#;
+const SUBSCRIPTION: &str = r#"{"id":"sub_1","status":"active","customer":"cus_1","billing_cycle_anchor":1795000000,
+    "items":{"data":[],"has_more":false}}"#;
+
+pub(crate) fn event() -> MeterEvent {
+    MeterEvent {
+        event_name: "api_calls".to_owned(),
+        stripe_customer: "cus_1".to_owned(),
+        value: 25,
+        identifier: "id1".to_owned(),
+        timestamp: 1_795_000_020,
+    }
+}
+
+/// A POST to this path with exactly this form, under the key `k1`.
+#[track_caller]
+fn assert_post(request: &Recorded, path: &str, form: &[(&str, &str)]) {
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("POST", path)
+    );
+    assert_eq!(request.query(), []);
+    assert_eq!(request.header("idempotency-key"), Some("k1"));
+    assert_eq!(
+        request.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
+    assert_common(request);
+    assert_eq!(request.form(), sorted(form));
+}
+
+#[track_caller]
+fn assert_get(request: &Recorded, path: &str, query: &[(&str, &str)]) {
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("GET", path)
+    );
+    assert_eq!(request.form(), []);
+    assert_eq!(request.header("idempotency-key"), None);
+    assert_common(request);
+    assert_eq!(request.query(), sorted(query));
+}
+
+#[track_caller]
+fn assert_common(request: &Recorded) {
+    assert_eq!(
+        request.header("authorization"),
+        Some(format!("Bearer {KEY}").as_str())
+    );
+    assert_eq!(request.header("stripe-version"), Some(API_VERSION));
+    assert!(
+        request
+            .header("user-agent")
+            .unwrap()
+            .starts_with("farebox/")
+    );
+}
+
+fn sorted(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut pairs: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    pairs.sort();
+    pairs
+}
+
+fn metadata() -> HashMap<String, String> {
+    HashMap::from([("farebox".to_owned(), "a & b".to_owned())])
+}
+
+#[tokio::test]
+async fn a_meter_event() {
+    let server =
+        Server::start([ok(r#"{"object":"billing.meter_event","identifier":"id1"}"#)]).await;
+    server
+        .client()
+        .report_meter_event(&event(), "k1")
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/billing/meter_events",
+        &[
+            ("event_name", "api_calls"),
+            ("identifier", "id1"),
+            ("payload[stripe_customer_id]", "cus_1"),
+            ("payload[value]", "25"),
+            ("timestamp", "1795000020"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn event_summaries_name_start_and_end_rightly() {
+    let server = Server::start([ok(r#"{"data":[],"has_more":false}"#)]).await;
+    let sum = server
+        .client()
+        .event_summary("mtr_1", "cus_1", 1_795_000_020, 1_795_000_080)
+        .await
+        .unwrap();
+    assert_eq!(sum, 0);
+    assert_get(
+        &server.request(),
+        "/v1/billing/meters/mtr_1/event_summaries",
+        &[
+            ("customer", "cus_1"),
+            ("start_time", "1795000020"),
+            ("end_time", "1795000080"),
+            ("limit", "100"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_meter() {
+    let server = Server::start([ok(METER)]).await;
+    server
+        .client()
+        .create_meter("api_calls", "API calls", "k1")
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/billing/meters",
+        &[
+            ("event_name", "api_calls"),
+            ("display_name", "API calls"),
+            ("default_aggregation[formula]", "sum"),
+            ("customer_mapping[event_payload_key]", "stripe_customer_id"),
+            ("customer_mapping[type]", "by_id"),
+            ("value_settings[event_payload_key]", "value"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_product_and_a_customer() {
+    let server = Server::start([
+        ok(r#"{"id":"prod_1","name":"Pro"}"#),
+        ok(r#"{"id":"cus_1"}"#),
+    ])
+    .await;
+    let client = server.client();
+    client
+        .create_product("Pro", metadata(), "k1")
+        .await
+        .unwrap();
+    client
+        .create_customer("Ada", Some("ada@example.com"), metadata(), "k1")
+        .await
+        .unwrap();
+    let requests = server.requests();
+    assert_post(
+        &requests[0],
+        "/v1/products",
+        &[("name", "Pro"), ("metadata[farebox]", "a & b")],
+    );
+    assert_post(
+        &requests[1],
+        "/v1/customers",
+        &[
+            ("name", "Ada"),
+            ("email", "ada@example.com"),
+            ("metadata[farebox]", "a & b"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_flat_price() {
+    let server = Server::start([ok(PRICE)]).await;
+    server
+        .client()
+        .create_flat_price("prod_1", "usd", 4_900, Interval::Year, "pro", "k1")
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/prices",
+        &[
+            ("product", "prod_1"),
+            ("currency", "usd"),
+            ("unit_amount", "4900"),
+            ("recurring[interval]", "year"),
+            ("lookup_key", "pro"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_price_per_unit() {
+    let server = Server::start([ok(PRICE)]).await;
+    let spec = UsagePriceSpec::PerUnit {
+        unit_amount_decimal: "0.05".to_owned(),
+    };
+    let client = server.client();
+    client
+        .create_metered_price(
+            "prod_1",
+            "usd",
+            Interval::Month,
+            "mtr_1",
+            &spec,
+            "calls",
+            "k1",
+        )
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/prices",
+        &[
+            ("product", "prod_1"),
+            ("currency", "usd"),
+            ("billing_scheme", "per_unit"),
+            ("unit_amount_decimal", "0.05"),
+            ("recurring[interval]", "month"),
+            ("recurring[meter]", "mtr_1"),
+            ("recurring[usage_type]", "metered"),
+            ("lookup_key", "calls"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_tiered_price() {
+    for (mode, name) in [
+        (TiersMode::Graduated, "graduated"),
+        (TiersMode::Volume, "volume"),
+    ] {
+        let server = Server::start([ok(PRICE)]).await;
+        let step = |up_to, unit: &str, flat_amount| PriceStep {
+            up_to,
+            unit_amount_decimal: unit.to_owned(),
+            flat_amount,
+        };
+        let spec = UsagePriceSpec::Tiered {
+            mode,
+            steps: vec![step(Some(10_000), "0", None), step(None, "0.05", Some(100))],
+        };
+        let client = server.client();
+        client
+            .create_metered_price(
+                "prod_1",
+                "eur",
+                Interval::Month,
+                "mtr_1",
+                &spec,
+                "calls",
+                "k1",
+            )
+            .await
+            .unwrap();
+        assert_post(
+            &server.request(),
+            "/v1/prices",
+            &[
+                ("product", "prod_1"),
+                ("currency", "eur"),
+                ("billing_scheme", "tiered"),
+                ("tiers_mode", name),
+                ("tiers[0][up_to]", "10000"),
+                ("tiers[0][unit_amount_decimal]", "0"),
+                ("tiers[1][up_to]", "inf"),
+                ("tiers[1][unit_amount_decimal]", "0.05"),
+                ("tiers[1][flat_amount]", "100"),
+                ("recurring[interval]", "month"),
+                ("recurring[meter]", "mtr_1"),
+                ("recurring[usage_type]", "metered"),
+                ("lookup_key", "calls"),
+            ],
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_has_no_quantity() {
+    let server = Server::start([ok(SUBSCRIPTION)]).await;
+    let client = server.client();
+    client
+        .create_subscription("cus_1", &["price_1", "price_2"], Some(14), metadata(), "k1")
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/subscriptions",
+        &[
+            ("customer", "cus_1"),
+            ("items[0][price]", "price_1"),
+            ("items[1][price]", "price_2"),
+            ("trial_period_days", "14"),
+            ("metadata[farebox]", "a & b"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn lookups() {
+    let empty = r#"{"data":[],"has_more":false}"#;
+    let server = Server::start([ok(empty), ok(empty), ok(SUBSCRIPTION), ok(empty)]).await;
+    let client = server.client();
+    assert_eq!(client.find_meter("api_calls").await.unwrap(), None);
+    assert_eq!(client.find_price("pro").await.unwrap(), None);
+    client.subscription("sub_1").await.unwrap();
+    assert_eq!(client.invoices("cus_1").await.unwrap(), []);
+    let requests = server.requests();
+    assert_get(
+        &requests[0],
+        "/v1/billing/meters",
+        &[("status", "active"), ("limit", "100")],
+    );
+    assert_get(
+        &requests[1],
+        "/v1/prices",
+        &[
+            ("active", "true"),
+            ("lookup_keys[0]", "pro"),
+            ("expand[0]", "data.tiers"),
+            ("limit", "1"),
+        ],
+    );
+    assert_get(&requests[2], "/v1/subscriptions/sub_1", &[]);
+    assert_get(
+        &requests[3],
+        "/v1/invoices",
+        &[("customer", "cus_1"), ("limit", "100")],
+    );
+}
+
+#[tokio::test]
+async fn other_requests_of_async_stripe_go_over_the_same_client() {
+    use stripe_client_core::{IdempotencyKey, RequestStrategy, StripeRequest};
+
+    let server = Server::start([ok(r#"{"id":"prod_1","object":"product","deleted":true}"#)]).await;
+    stripe_product::product::DeleteProduct::new("prod_1")
+        .customize()
+        .request_strategy(RequestStrategy::Idempotent(
+            IdempotencyKey::new("k1").unwrap(),
+        ))
+        .account_id("acct_1".into())
+        .send(&server.client())
+        .await
+        .unwrap();
+    let request = server.request();
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("DELETE", "/v1/products/prod_1")
+    );
+    assert_eq!(request.header("idempotency-key"), Some("k1"));
+    assert_eq!(request.header("stripe-account"), Some("acct_1"));
+    assert_common(&request);
+}
