@@ -152,7 +152,9 @@ pub(crate) async fn notice(
             );
             noted.push(alert);
         }
-        memory.remember(topic, |known| drop(known.noted.insert(percent)));
+        memory.remember(topic, |known| {
+            known.noted.insert(percent);
+        });
     }
     // Last of all: a share that is remembered is not summed up again, so its alerts must be stored by then.
     memory.remember(topic, |known| {

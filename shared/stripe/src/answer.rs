@@ -147,8 +147,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        // serde_json's error names a field and a position, and at most one value of ours; never the body.
-        serde_json::from_slice(&self.body).map_err(|error| self.doubt(error.to_string()))
+        serde_json::from_slice(&self.body).map_err(|error| self.doubt(place(&error)))
     }
 
     pub(crate) fn doubt(&self, what: impl Into<String>) -> Error {
@@ -176,6 +175,16 @@ impl Headers {
 /// The statuses that mean "not applied, ask again": a conflicting or a surplus call.
 pub(crate) fn is_busy(status: StatusCode) -> bool {
     status == StatusCode::CONFLICT || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// What serde_json found, without the value that it found: that is a piece of the body.
+fn place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("missing field") {
+        return text;
+    }
+    let (kind, line, column) = (error.classify(), error.line(), error.column());
+    format!("unexpected json ({kind:?}) at line {line} column {column}")
 }
 
 /// A text that may be logged: short, and without the key, which Stripe or something between us might repeat.

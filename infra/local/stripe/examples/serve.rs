@@ -1,9 +1,10 @@
-//! Serves the stand-in on a port, with a clock that requests move.
+//! Serves the stand-in on a port, and a clock that requests move on the next one.
 //!
 //! `cargo run -p farebox-stripe-standin --example serve -- [port] [journal]`
 //!
-//! `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves the clock and settles; `GET /_standin/clock` reads it;
-//! `GET /_standin/snapshot` shows the totals. The clock begins at 2027-01-31T10:17:23Z.
+//! It prints both addresses, a line each. On the second, `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves the
+//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, and `POST /_standin/drop` drops the
+//! next request to the path in the body after it was done. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
 
 use std::{
     error::Error,
@@ -19,7 +20,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use farebox_stripe_standin::{Options, StandIn};
+use farebox_stripe_standin::{Fault, FaultKind, Options, StandIn};
 use tokio::net::TcpListener;
 
 const BEGINNING: i64 = 1_801_390_643;
@@ -34,51 +35,60 @@ async fn main() -> Result<(), Box<dyn Error>> {
         journal: arguments.next().map(PathBuf::from),
         ..Options::new(Arc::new(move || reading.load(Ordering::SeqCst)))
     })?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    announce(&format!("http://{}", listener.local_addr()?));
-    let router = standin.router().merge(controls(&standin, &clock));
-    axum::serve(listener, router).await?;
+    let api = TcpListener::bind(("127.0.0.1", port)).await?;
+    let controls_port = if port == 0 { 0 } else { port + 1 };
+    let controls = TcpListener::bind(("127.0.0.1", controls_port)).await?;
+    announce(&format!("http://{}", api.local_addr()?));
+    announce(&format!("http://{}", controls.local_addr()?));
+    let router = controls_router(&standin, &clock);
+    tokio::select! {
+        served = standin.serve(api, std::future::pending::<()>()) => served?,
+        served = axum::serve(controls, router) => served?,
+    }
     Ok(())
 }
 
-fn controls(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
-    let shown = Arc::clone(clock);
-    let moved = Arc::clone(clock);
-    let (settling, shown_standin) = (standin.clone(), standin.clone());
-    let set = move |form: String| async move {
-        let number = |name: &str| {
-            form.split('&').find_map(|pair| {
-                pair.strip_prefix(name)?
-                    .strip_prefix('=')?
-                    .parse::<i64>()
-                    .ok()
-            })
-        };
-        match (number("at"), number("by")) {
-            (Some(at), _) => moved.store(at, Ordering::SeqCst),
-            (None, Some(by)) => {
+fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
+    let (shown, moved) = (Arc::clone(clock), Arc::clone(clock));
+    let (settling, counting, dropping) = (standin.clone(), standin.clone(), standin.clone());
+    let set = async move |form: String| {
+        match form
+            .split_once('=')
+            .map(|(name, seconds)| (name, seconds.parse::<i64>()))
+        {
+            Some(("at", Ok(at))) => moved.store(at, Ordering::SeqCst),
+            Some(("by", Ok(by))) => {
                 moved.fetch_add(by, Ordering::SeqCst);
             }
-            (None, None) => return (StatusCode::BAD_REQUEST, "at or by, in seconds".to_owned()),
+            _ => return (StatusCode::BAD_REQUEST, "at or by, in seconds".to_owned()),
         }
         settling.settle();
         (StatusCode::OK, moved.load(Ordering::SeqCst).to_string())
+    };
+    let drop_next = async move |path: String| {
+        dropping.misbehave(Fault {
+            method: None,
+            path_prefix: path,
+            times: 1,
+            kind: FaultKind::DropAfterCommit,
+        });
     };
     Router::new()
         .route("/_standin/clock", post(set))
         .route(
             "/_standin/clock",
-            get(move || async move { shown.load(Ordering::SeqCst).to_string() }),
+            get(async move || shown.load(Ordering::SeqCst).to_string()),
         )
         .route(
             "/_standin/snapshot",
-            get(move || async move { shown_standin.snapshot().to_string() }),
+            get(async move || counting.snapshot().to_string()),
         )
+        .route("/_standin/drop", post(drop_next))
 }
 
 #[expect(
     clippy::print_stdout,
-    reason = "the caller reads the address from here"
+    reason = "the caller reads the addresses from here"
 )]
 fn announce(address: &str) {
     println!("{address}");

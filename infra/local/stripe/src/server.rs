@@ -54,8 +54,9 @@ impl<T: Clone + Eq + Hash> Held<T> {
     /// Holds a thing until the guard is dropped; `None` if it is held already.
     fn hold(&self, thing: T) -> Option<Holding<'_, T>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Lazily: a guard that is made and dropped would release the one that holds.
         held.insert(thing.clone())
-            .then_some(Holding { held: self, thing })
+            .then(|| Holding { held: self, thing })
     }
 }
 

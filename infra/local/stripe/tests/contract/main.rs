@@ -8,4 +8,5 @@ mod invoices;
 mod journal;
 mod meters;
 mod subscriptions;
+mod typed;
 mod wire;

@@ -1,0 +1,364 @@
+//! The running system: the functions wired to the embedded services, and the schedules on a virtual clock.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use farebox_authorizer::{Authorizer, Deps as AuthorizerDeps};
+use farebox_aws::{
+    accounts::AccountTable,
+    connect::Clients,
+    control::Control,
+    counters::{self, CounterTable},
+    ledger::LedgerTable,
+    queue::UsageQueue,
+    schema::{self, Tables},
+};
+use farebox_consumer::{Consumer, Deps as ConsumerDeps};
+use farebox_core::{
+    id::CustomerId,
+    tiers::{BasePrice, Catalog, Interval, Limit, Overrides},
+    money::Money,
+    time::Timestamp,
+};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::{Error, Gateway, Services, Sold, VirtualClock, sell};
+
+/// The tiers of `farebox dev`.
+pub const DEV_TIERS: &str = include_str!("../tiers.yaml");
+/// The schedule's interval.
+const TICK_S: u64 = 300;
+const USAGE_QUEUE: &str = "farebox-usage";
+
+/// How to start the local system.
+pub struct Options {
+    /// Where everything is kept over restarts; `None` is memory.
+    pub data: Option<PathBuf>,
+    /// The text of `tiers.yaml`.
+    pub tiers: String,
+    /// The clock.
+    pub clock: VirtualClock,
+    /// How many authorizer environments serve in turn.
+    pub environments: usize,
+    /// Where the gateway's error page is found.
+    pub docs_url: String,
+}
+
+impl Options {
+    /// The development tiers on the machine's clock, in memory, with one environment.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            data: None,
+            tiers: DEV_TIERS.to_owned(),
+            clock: VirtualClock::running(0),
+            environments: 1,
+            docs_url: "http://127.0.0.1:8787/_farebox/errors".to_owned(),
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The whole system in this process.
+pub struct System {
+    /// The embedded services.
+    pub services: Services,
+    /// The control plane.
+    pub control: Control,
+    /// The consumer.
+    pub consumer: Consumer,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// The catalog, and its version in the table.
+    pub catalog: (u64, Catalog),
+    queue_url: String,
+    tables: Tables,
+    clock: VirtualClock,
+    data: Option<PathBuf>,
+    /// One at a time moves the clock.
+    schedule: Mutex<()>,
+}
+
+impl System {
+    /// Starts everything and loads the tiers.
+    ///
+    /// # Errors
+    /// [`Error`]; errors in `tiers.yaml` are all named at once.
+    pub async fn start(options: Options) -> Result<Arc<Self>, Error> {
+        let catalog = Catalog::from_yaml(&options.tiers, "tiers.yaml").map_err(Error::refused)?;
+        let Options { data, clock, .. } = options;
+        if let Some(directory) = &data {
+            std::fs::create_dir_all(directory).map_err(Error::io(format!("make {}", directory.display())))?;
+            clock.set(clock.now().plus_ms(read_ahead(directory)?));
+        }
+        let services = Services::start(data.as_deref(), &clock).await?;
+        let tables = Tables::default();
+        let queue_url = schema::create(&services.clients, &tables, USAGE_QUEUE).await?;
+        let parts = Parts::new(&services.clients, &tables);
+        let version = parts.accounts.put_catalog(&catalog).await?;
+        let authorizers = (0..options.environments.max(1))
+            .map(|_| {
+                Arc::new(Authorizer::new(AuthorizerDeps {
+                    accounts: parts.accounts.clone(),
+                    counters: parts.counters.clone(),
+                    queue: UsageQueue::new(services.clients.clone(), queue_url.clone()),
+                    forbidden_403: true,
+                }))
+            })
+            .collect();
+        let gateway = Gateway::new(authorizers, clock.clone(), options.docs_url)?;
+        let time = clock.clone();
+        let consumer = Consumer::new(ConsumerDeps {
+            accounts: parts.accounts.clone(),
+            counters: parts.counters.clone(),
+            ledger: parts.ledger.clone(),
+            stripe: services.stripe.clone(),
+            clock: Arc::new(move || time.now()),
+        });
+        let control = Control { accounts: parts.accounts, counters: parts.counters, ledger: parts.ledger };
+        let system = Self {
+            services,
+            control,
+            consumer,
+            gateway,
+            catalog: (version, catalog),
+            queue_url,
+            tables,
+            clock,
+            data,
+            schedule: Mutex::new(()),
+        };
+        // The queue is a hint and lost with the process: what it held is found in the counters.
+        system.consumer.scan().await?;
+        Ok(Arc::new(system))
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &VirtualClock {
+        &self.clock
+    }
+
+    /// The names of the tables.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Sells a tier to a new customer.
+    ///
+    /// # Errors
+    /// As [`sell`].
+    pub async fn sell(&self, id: &str, tier: &str, overrides: Overrides) -> Result<Sold, Error> {
+        let id = CustomerId::try_from(id.to_owned()).map_err(Error::refused)?;
+        let catalog = (self.catalog.0, &self.catalog.1);
+        sell(&self.control, &self.services.stripe, catalog, &id, tier, overrides, self.clock.now()).await
+    }
+
+    /// One ready key per tier, the same ones after a restart with data.
+    ///
+    /// # Errors
+    /// [`Error`] if one can't be sold.
+    pub async fn ready_keys(&self) -> Result<Vec<(String, String)>, Error> {
+        let file = self.data.as_ref().map(|directory| directory.join("keys.json"));
+        let mut known: BTreeMap<String, String> = match file.as_deref().map(std::fs::read_to_string) {
+            Some(Ok(text)) => serde_json::from_str(&text).map_err(Error::refused)?,
+            _ => BTreeMap::new(),
+        };
+        let mut keys = Vec::new();
+        for tier in &self.catalog.1.tiers {
+            let key = match known.get(&tier.name) {
+                Some(key) => key.clone(),
+                None => {
+                    let is_complete = self.catalog.1.terms(&tier.name, &Overrides::default()).is_ok();
+                    let overrides = if is_complete { Overrides::default() } else { agreed() };
+                    let key = self.sell(&format!("{}-customer", tier.name), &tier.name, overrides).await?.key;
+                    known.insert(tier.name.clone(), key.clone());
+                    if let Some(file) = &file {
+                        let text = serde_json::to_string_pretty(&known).map_err(Error::refused)?;
+                        write_whole(file, &text)?;
+                    }
+                    key
+                }
+            };
+            keys.push((tier.name.clone(), key));
+        }
+        Ok(keys)
+    }
+
+    /// Hands every waiting usage message to the consumer, as the event source mapping does. What it reports as failed stays
+    /// in the queue, and ends in the dead-letter queue.
+    ///
+    /// # Errors
+    /// [`Error`] if the queue can't be reached.
+    pub async fn pump(&self) -> Result<usize, Error> {
+        use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry as Delete;
+        let sqs = &self.services.clients.sqs;
+        let mut folded = 0;
+        loop {
+            let received = sqs.receive_message().queue_url(&self.queue_url).max_number_of_messages(10).send().await;
+            let messages = received.map_err(|e| Error::refused(format!("receive: {e:?}")))?.messages.unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(folded);
+            }
+            let records: Vec<(String, String)> = messages
+                .iter()
+                .map(|m| (m.message_id().unwrap_or_default().to_owned(), m.body().unwrap_or_default().to_owned()))
+                .collect();
+            let report = self.consumer.fold(&records).await;
+            let done = messages.iter().enumerate().filter(|(_, m)| {
+                !report.failed.iter().any(|failed| Some(failed.as_str()) == m.message_id())
+            });
+            let entries: Result<Vec<Delete>, _> = done
+                .map(|(i, m)| {
+                    Delete::builder().id(i.to_string()).receipt_handle(m.receipt_handle().unwrap_or_default()).build()
+                })
+                .collect();
+            let entries = entries.map_err(Error::refused)?;
+            folded += entries.len();
+            if !entries.is_empty() {
+                let deleted = sqs.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries)).send().await;
+                deleted.map_err(|e| Error::refused(format!("delete: {e:?}")))?;
+            }
+        }
+    }
+
+    /// Moves the clock to a time and runs what becomes due on the way, in order: the five-minute schedule wherever it finds
+    /// work, and Stripe's period ends. Returns how often the schedule found work.
+    ///
+    /// # Errors
+    /// [`Error`] at the first step that fails; the clock then stands there.
+    pub async fn run_until(&self, target: Timestamp) -> Result<u64, Error> {
+        let _one_at_a_time = self.schedule.lock().await;
+        let mut ticks = 0;
+        self.send_usage().await?;
+        while let Some(due) = self.control.ledger.next_due().await? {
+            let now = self.clock.now().s();
+            let tick = due.max(now).div_ceil(TICK_S) * TICK_S;
+            if tick > target.s() {
+                break;
+            }
+            self.clock.set(Timestamp::from_s(tick));
+            self.services.stand_in.settle();
+            self.consumer.tick().await?;
+            ticks += 1;
+        }
+        self.clock.set(target);
+        self.services.stand_in.settle();
+        self.keep_clock()?;
+        Ok(ticks)
+    }
+
+    /// Sends what waits in the authorizers and folds it.
+    ///
+    /// # Errors
+    /// As [`System::pump`].
+    pub async fn send_usage(&self) -> Result<(), Error> {
+        for authorizer in self.gateway.authorizers() {
+            authorizer.flush(self.clock.now(), true).await;
+        }
+        self.pump().await?;
+        Ok(())
+    }
+
+    fn keep_clock(&self) -> Result<(), Error> {
+        match &self.data {
+            None => Ok(()),
+            Some(directory) => write_whole(&directory.join("clock"), &self.clock.ahead_ms().to_string()),
+        }
+    }
+
+    /// Customers, counters, ledger rows, alerts and Stripe's totals.
+    ///
+    /// # Errors
+    /// [`Error`] if a table can't be read.
+    pub async fn state(&self) -> Result<Value, Error> {
+        let mut customers = Vec::new();
+        for customer in self.control.accounts.customers().await? {
+            let shards = self.control.terms(&customer).await?.shards;
+            let mut items = Vec::new();
+            for shard in 0..shards {
+                if let Some(item) = self.control.counters.read(&counters::key(&customer.id, shard)).await? {
+                    items.push(json!({
+                        "shard": shard, "generation": item.generation, "auth_epoch": item.auth_epoch,
+                        "sealed": item.sealed, "units": item.units,
+                    }));
+                }
+            }
+            let mut record = serde_json::to_value(&customer).map_err(Error::refused)?;
+            record["counters"] = Value::Array(items);
+            customers.push(record);
+        }
+        let (rows, alerts) = self.control.ledger.scan().await?;
+        let mut rows: Vec<Value> = rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "customer": row.key.customer, "shard": row.key.shard, "generation": row.key.generation,
+                    "meter": row.key.meter, "bucket": row.key.bucket, "state": row.state.as_str(), "units": row.units,
+                    "due": row.due, "outcome": row.outcome,
+                })
+            })
+            .collect();
+        rows.sort_by_key(|row| (row["customer"].to_string(), row["bucket"].as_u64()));
+        Ok(json!({
+            "now": self.clock.now().s(),
+            "customers": customers,
+            "ledger": rows,
+            "alerts": alerts,
+            "stripe": self.services.stand_in.snapshot(),
+        }))
+    }
+}
+
+/// What `farebox dev` agrees with the customer of a tier that leaves things `custom`.
+fn agreed() -> Overrides {
+    Overrides {
+        price: Some(BasePrice { amount: Money(99_900), interval: Interval::Month }),
+        included: Some(BTreeMap::from([(farebox_core::tiers::DEFAULT_METER.to_owned(), Some(1_000_000))])),
+        limits: Some(vec![Limit { units: 10_000, window_ms: 60_000 }]),
+        ..Overrides::default()
+    }
+}
+
+struct Parts {
+    accounts: AccountTable,
+    counters: CounterTable,
+    ledger: LedgerTable,
+}
+
+impl Parts {
+    fn new(clients: &Clients, tables: &Tables) -> Self {
+        Self {
+            accounts: AccountTable::new(clients.clone(), tables.accounts.clone()),
+            counters: CounterTable::new(clients.clone(), tables.counters.clone()),
+            ledger: LedgerTable::new(clients.clone(), tables.ledger.clone()),
+        }
+    }
+}
+
+/// How far ahead the clock of a data directory was, in milliseconds.
+fn read_ahead(directory: &Path) -> Result<u64, Error> {
+    let file = directory.join("clock");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map_err(|e| Error::refused(format!("{}: {e}", file.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(Error::io(format!("read {}", file.display()))(e)),
+    }
+}
+
+/// Writes a file so that a kill leaves the old one or the new one.
+fn write_whole(file: &Path, text: &str) -> Result<(), Error> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).map_err(Error::io(format!("write {}", new.display())))?;
+    std::fs::rename(&new, file).map_err(Error::io(format!("write {}", file.display())))
+}

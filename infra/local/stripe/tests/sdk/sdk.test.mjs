@@ -1,0 +1,211 @@
+// Stripe's own Node SDK against the stand-in: every operation, with nothing changed but the address.
+//
+//   cargo build -p farebox-stripe-standin --example serve
+//   npm ci && npm test
+//
+// STANDIN names the built example if it is not in the workspace's target directory.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import Stripe from 'stripe';
+
+const EXAMPLE = process.env.STANDIN ?? fileURLToPath(new URL('../../../../../target/debug/examples/serve', import.meta.url));
+const START = 1801390643; // 2027-01-31T10:17:23Z
+const FEBRUARY_END = START + 28 * 86400;
+const HOUR = 3600;
+
+let child, stripe, controls;
+
+before(async () => {
+  child = spawn(EXAMPLE, ['0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const api = new URL((await lines.next()).value);
+  controls = (await lines.next()).value;
+  stripe = new Stripe('sk_test_1234567890', {
+    protocol: 'http',
+    host: api.hostname,
+    port: api.port,
+    maxNetworkRetries: 2,
+    telemetry: false,
+  });
+});
+
+after(async () => {
+  if (child.exitCode === null) {
+    child.kill();
+    await once(child, 'exit');
+  }
+});
+
+const control = async (path, body) => {
+  const response = await fetch(`${controls}/_standin/${path}`, { method: 'POST', body });
+  assert.equal(response.status, 200, await response.text());
+};
+
+/** What the steps share. */
+const made = {};
+
+test('a meter is created, renamed, found, switched off and on', async () => {
+  made.meter = await stripe.billing.meters.create({
+    display_name: 'API calls',
+    event_name: 'api_calls',
+    default_aggregation: { formula: 'sum' },
+    customer_mapping: { type: 'by_id', event_payload_key: 'stripe_customer_id' },
+    value_settings: { event_payload_key: 'value' },
+  });
+  assert.equal(made.meter.status, 'active');
+  const { id } = made.meter;
+  assert.equal((await stripe.billing.meters.update(id, { display_name: 'Calls' })).display_name, 'Calls');
+  assert.equal((await stripe.billing.meters.deactivate(id)).status, 'inactive');
+  assert.equal((await stripe.billing.meters.reactivate(id)).status, 'active');
+  assert.equal((await stripe.billing.meters.retrieve(id)).id, id);
+  assert.deepEqual((await stripe.billing.meters.list({ status: 'active' })).data.map((meter) => meter.id), [id]);
+});
+
+test('prices of three kinds', async () => {
+  const product = await stripe.products.create({ name: 'API', unit_label: 'call', metadata: { tier: 'pro' } });
+  await stripe.products.update(product.id, { description: 'Calls by the million' });
+  assert.equal((await stripe.products.retrieve(product.id)).description, 'Calls by the million');
+  assert.equal((await stripe.products.list({ active: true })).data.length, 1);
+  const recurring = { interval: 'month', usage_type: 'metered', meter: made.meter.id };
+  const shared = { currency: 'usd', product: product.id };
+  made.flat = await stripe.prices.create({ ...shared, unit_amount: 2900, recurring: { interval: 'month' }, lookup_key: 'pro_flat' });
+  made.graduated = await stripe.prices.create({
+    ...shared,
+    recurring,
+    billing_scheme: 'tiered',
+    tiers_mode: 'graduated',
+    tiers: [
+      { up_to: 1000, unit_amount: 0 },
+      { up_to: 'inf', unit_amount_decimal: Stripe.Decimal ? Stripe.Decimal.from('0.05') : '0.05' },
+    ],
+    lookup_key: 'pro_usage',
+  });
+  made.volume = await stripe.prices.create({
+    ...shared,
+    recurring,
+    billing_scheme: 'tiered',
+    tiers_mode: 'volume',
+    tiers: [{ up_to: 10, unit_amount: 7 }, { up_to: 'inf', unit_amount: 6 }],
+  });
+  const found = await stripe.prices.list({ lookup_keys: ['pro_usage', 'pro_flat'], expand: ['data.product', 'data.tiers'] });
+  assert.deepEqual(found.data.map((price) => price.lookup_key), ['pro_usage', 'pro_flat']);
+  assert.equal(found.data[0].product.name, 'API');
+  assert.equal(String(found.data[0].tiers[1].unit_amount_decimal), '0.05');
+  assert.equal((await stripe.prices.update(made.volume.id, { nickname: 'by volume' })).nickname, 'by volume');
+  assert.equal((await stripe.prices.retrieve(made.flat.id)).unit_amount, 2900);
+});
+
+test('a customer subscribes', async () => {
+  made.customer = await stripe.customers.create({ name: 'Acme', email: 'a@example.com', metadata: { plan: 'pro' } });
+  await stripe.customers.update(made.customer.id, { name: 'Acme Ltd' });
+  assert.equal((await stripe.customers.retrieve(made.customer.id)).name, 'Acme Ltd');
+  made.subscription = await stripe.subscriptions.create({
+    customer: made.customer.id,
+    items: [{ price: made.flat.id }, { price: made.graduated.id }],
+    metadata: { tier: 'pro' },
+    expand: ['latest_invoice'],
+  });
+  assert.equal(made.subscription.status, 'active');
+  assert.equal(made.subscription.latest_invoice.status, 'paid');
+  assert.equal(made.subscription.latest_invoice.total, 2900);
+  const [item] = made.subscription.items.data;
+  assert.deepEqual([item.current_period_start, item.current_period_end], [START, FEBRUARY_END]);
+  assert.equal((await stripe.subscriptionItems.list({ subscription: made.subscription.id })).data.length, 2);
+  assert.equal((await stripe.subscriptions.list({ customer: made.customer.id })).data[0].id, made.subscription.id);
+});
+
+test('meter events are taken once', async () => {
+  const event = { event_name: 'api_calls', identifier: 'usage-1', payload: { stripe_customer_id: made.customer.id, value: '1030' } };
+  const taken = await stripe.billing.meterEvents.create(event);
+  assert.equal(taken.identifier, 'usage-1');
+  await assert.rejects(stripe.billing.meterEvents.create(event), (error) => {
+    assert.ok(error instanceof Stripe.errors.StripeInvalidRequestError);
+    assert.equal(error.statusCode, 400);
+    assert.equal(error.message, 'An event already exists with identifier usage-1.');
+    return true;
+  });
+  await stripe.billing.meterEvents.create({ ...event, identifier: 'usage-2', payload: { ...event.payload, value: '7' } });
+  await stripe.billing.meterEventAdjustments.create({ event_name: 'api_calls', type: 'cancel', cancel: { identifier: 'usage-2' } });
+});
+
+test('bad parameters are named', async () => {
+  const rejects = (promise, expected) =>
+    assert.rejects(promise, (error) => {
+      const { type, code, param, statusCode } = error;
+      assert.deepEqual({ type, code, param, statusCode }, expected);
+      assert.match(error.requestId, /^req_/);
+      return true;
+    });
+  const type = 'StripeInvalidRequestError';
+  await rejects(stripe.customers.create({ nonsense: 1 }), { type, code: 'parameter_unknown', param: 'nonsense', statusCode: 400 });
+  await rejects(stripe.prices.create({ product: 'prod_x' }), { type, code: 'parameter_missing', param: 'currency', statusCode: 400 });
+  await rejects(stripe.customers.retrieve('cus_x'), { type, code: 'resource_missing', param: 'id', statusCode: 404 });
+});
+
+test('summaries add up', async () => {
+  const minute = START - (START % 60);
+  const summaries = await stripe.billing.meters.listEventSummaries(made.meter.id, {
+    customer: made.customer.id,
+    start_time: minute,
+    end_time: minute + 60,
+  });
+  assert.deepEqual(summaries.data.map((summary) => summary.aggregated_value), [1030]);
+});
+
+test('a preview and the invoice after the period', async () => {
+  const preview = await stripe.invoices.createPreview({ customer: made.customer.id });
+  assert.equal(preview.total, 2900 + 2);
+  await control('clock', `at=${FEBRUARY_END + HOUR}`);
+  const [invoice] = (await stripe.invoices.list({ customer: made.customer.id, limit: 1 })).data;
+  assert.deepEqual([invoice.status, invoice.total, invoice.billing_reason], ['paid', 2902, 'subscription_cycle']);
+  const lines = [];
+  for await (const line of stripe.invoices.listLineItems(invoice.id, { limit: 1 })) lines.push(line);
+  assert.deepEqual(
+    lines.map((line) => [line.amount, line.quantity, line.description]),
+    [
+      [2900, 1, '1 call × API (at $29.00 / month)'],
+      [0, 1000, '1000 call × API (Tier 1 at $0.00 / month)'],
+      [2, 30, '30 call × API (Tier 2 at $0.0005 / month)'],
+    ],
+  );
+  assert.equal(lines[2].pricing.price_details.price, made.graduated.id);
+  assert.equal((await stripe.invoices.retrieve(invoice.id)).id, invoice.id);
+});
+
+test('a lost answer is retried without doing it twice', async () => {
+  const count = async () => (await stripe.customers.list({ limit: 100 })).data.length;
+  const before = await count();
+  await control('drop', '/v1/customers');
+  await stripe.customers.create({ name: 'Once' });
+  assert.equal(await count(), before + 1);
+});
+
+test('items change and the subscription ends', async () => {
+  const id = made.subscription.id;
+  const [, metered] = made.subscription.items.data;
+  const switched = await stripe.subscriptions.update(id, { items: [{ id: metered.id, price: made.volume.id }] });
+  assert.equal(switched.items.data[1].price.id, made.volume.id);
+  const item = await stripe.subscriptionItems.update(switched.items.data[0].id, { quantity: 2 });
+  assert.equal(item.quantity, 2);
+  assert.equal((await stripe.subscriptions.update(id, { cancel_at_period_end: true })).cancel_at_period_end, true);
+  assert.equal((await stripe.subscriptions.update(id, { cancel_at_period_end: false })).cancel_at, null);
+  assert.equal((await stripe.subscriptions.cancel(id, { invoice_now: true })).status, 'canceled');
+  assert.equal((await stripe.subscriptions.retrieve(id)).status, 'canceled');
+  assert.equal((await stripe.customers.del(made.customer.id)).deleted, true);
+});
+
+test('the events tell the story', async () => {
+  const kinds = [];
+  for await (const event of stripe.events.list({ limit: 100 })) kinds.push(event.type);
+  for (const kind of ['billing.meter.created', 'customer.created', 'customer.subscription.created', 'invoice.created', 'invoice.finalized', 'invoice.paid', 'customer.subscription.updated', 'customer.subscription.deleted', 'customer.deleted']) {
+    assert.ok(kinds.includes(kind), kind);
+  }
+  assert.equal(kinds.at(-1), 'billing.meter.created');
+  const [latest] = (await stripe.events.list({ limit: 1 })).data;
+  assert.equal((await stripe.events.retrieve(latest.id)).type, 'customer.deleted');
+});
