@@ -28,7 +28,7 @@ pub(crate) async fn run(json: bool) -> Result<ExitCode, Error> {
 fn print(report: &DemoReport) {
     let codes: Vec<&String> = report.totals.denied.keys().collect();
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let mut header: Vec<String> = ["customer", "tier", "requests", "admitted"].map(str::to_owned).to_vec();
     header.extend(codes.iter().map(|code| code.replace('_', " ")));
     header.extend(["counted", "in ledger", "in Stripe", "invoice", "difference"].map(str::to_owned));

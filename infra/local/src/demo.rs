@@ -168,7 +168,7 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
     Ok(DemoReport {
         customers,
         totals,
-        stripe_meter_events: system.services.stand_in.snapshot()["meter_events"].as_u64().unwrap_or(0),
+        stripe_meter_events: system.services.stand_in.snapshot()["meter_events"]["accepted"].as_u64().unwrap_or(0),
         table_writes_per_decision: round(writes as f64 / decisions.max(1) as f64),
         seconds: round(began.elapsed().as_secs_f64()),
     })
