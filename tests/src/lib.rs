@@ -1,1 +1,94 @@
-//! Whole-system scenarios.
+//! What the scenarios share: a running system, a customer on given tiers, and calls as a gateway makes them.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use farebox_authorizer::Authorizer;
+use farebox_core::{
+    tiers::{DEFAULT_METER, Overrides},
+    time::Timestamp,
+};
+use farebox_local::{Options, Sold, System, VirtualClock};
+use serde_json::{Value, json};
+
+/// 2026-01-31T10:00:00Z: a month end, so that periods clamp.
+pub const START_S: u64 = 1_769_853_600;
+
+/// A running system on a standing clock.
+pub async fn system(tiers: &str, environments: usize) -> Arc<System> {
+    let clock = VirtualClock::standing(Timestamp::from_s(START_S));
+    let options = Options { tiers: tiers.to_owned(), clock, environments, ..Options::new() };
+    System::start(options).await.expect("the local system starts")
+}
+
+/// Sells a tier to `acme`.
+pub async fn sell(system: &System, tier: &str) -> Sold {
+    system.sell("acme", tier, Overrides::default()).await.expect("the tier is sold")
+}
+
+/// How a call was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Let through.
+    Admitted,
+    /// Refused with this code, to be retried after so many seconds.
+    Denied(String, u64),
+    /// The exact error that API Gateway turns into 401.
+    Unauthorized,
+}
+
+/// The event of a REST API.
+#[must_use]
+pub fn event(key: &str, path: &str) -> Value {
+    json!({
+        "type": "REQUEST", "methodArn": "arn:aws:execute-api:eu-central-1:123456789012:a/live/GET/x",
+        "httpMethod": "GET", "path": path, "headers": { "X-Api-Key": key }, "requestContext": { "stage": "live" },
+    })
+}
+
+/// One call through an authorizer environment at the clock's time.
+pub async fn call(system: &System, authorizer: &Authorizer, key: &str, path: &str) -> Answer {
+    let Ok(response) = authorizer.handle(&event(key, path), system.clock().now()).await else {
+        return Answer::Unauthorized;
+    };
+    let response = serde_json::to_value(response).expect("an answer is JSON");
+    if response["policyDocument"]["Statement"][0]["Effect"] == "Allow" && response.get("usageIdentifierKey").is_none() {
+        return Answer::Admitted;
+    }
+    let text = |name: &str| response["context"][name].as_str().unwrap_or_default().to_owned();
+    Answer::Denied(text("code"), text("retry_after").parse().unwrap_or(0))
+}
+
+/// One environment of the system.
+#[must_use]
+pub fn environment(system: &System, n: usize) -> Arc<Authorizer> {
+    system.gateway.authorizers()[n].clone()
+}
+
+/// Conditional writes that all environments made.
+#[must_use]
+pub fn writes(system: &System) -> u64 {
+    system.gateway.authorizers().iter().map(|authorizer| authorizer.metrics().writes.load(Relaxed)).sum()
+}
+
+/// Table calls, reads and writes, that all environments made.
+#[must_use]
+pub fn table_calls(system: &System) -> u64 {
+    let reads: u64 = system.gateway.authorizers().iter().map(|a| a.metrics().reads.load(Relaxed)).sum();
+    reads + writes(system)
+}
+
+/// The counter's, the ledger's and Stripe's units of a customer's first period.
+pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
+    let period = sold.customer.cycle.current;
+    let item = system.control.counters.read(&format!("{}#0", sold.customer.id)).await.expect("the counter is readable");
+    let counted = item.map_or(0, |item| item.units_of(&format!("q{}.{DEFAULT_METER}", period.start)));
+    let (rows, _) = system.control.ledger.scan().await.expect("the ledger is readable");
+    let of = |row: &&farebox_core::ledger::Row| row.key.customer == sold.customer.id && period.contains(row.key.bucket);
+    let ledger = rows.iter().filter(of).map(|row| row.units).sum();
+    let stripe = &system.services.stripe;
+    let meter = stripe.find_meter(DEFAULT_METER).await.expect("stripe answers").expect("the meter exists");
+    let customer = sold.customer.stripe_customer.as_deref().expect("the customer is in Stripe");
+    let end = system.clock().now().s() / 60 * 60;
+    let in_stripe = stripe.event_summary(&meter.id, customer, period.start as i64, end as i64).await;
+    (counted, ledger, in_stripe.expect("stripe answers"))
+}

@@ -216,9 +216,11 @@ impl StandIn {
         self.inner.faults.push(fault);
     }
 
-    /// The events behind a cursor, oldest first; `0` is the beginning. Each stands for a webhook.
+    /// The events behind a cursor up to the clock's present, oldest first; `0` is the beginning. Each stands for a webhook.
     pub fn events_after(&self, cursor: usize) -> EventPage {
-        let core = self.core();
+        let mut core = self.core();
+        self.inner.settle(&mut core);
+        core.flush();
         EventPage {
             events: core.state.events.after(cursor).to_vec(),
             cursor: core.state.events.len().max(cursor),

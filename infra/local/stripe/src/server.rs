@@ -8,7 +8,7 @@ use std::{
     future::Future,
     hash::Hash,
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -186,9 +186,14 @@ impl StandIn {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let incoming = read(request).await.map_err(|_| Dropped)?;
-        let request_id = self.core().next_request_id();
-        let reply = self.inner.reply(&incoming, &request_id).await?;
-        Ok(respond(reply, &incoming, &request_id))
+        let inner = Arc::clone(&self.inner);
+        // A task of its own: who hangs up while waiting does not stop what was asked for.
+        let work = tokio::spawn(async move {
+            let request_id = inner.core().next_request_id();
+            let reply = inner.reply(&incoming, &request_id).await?;
+            Ok(respond(reply, &incoming, &request_id))
+        });
+        work.await.unwrap_or(Err(Dropped))
     }
 }
 

@@ -161,9 +161,7 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(Bytes::from(
-            form.replace('\n', "").replace(' ', ""),
-        )))?;
+        let request = request.body(Full::new(Bytes::from(form.replace(['\n', ' '], ""))))?;
         let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();

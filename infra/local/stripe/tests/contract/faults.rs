@@ -1,5 +1,7 @@
 //! Faults: what was done, and what the caller sees.
 
+use std::time::Duration;
+
 use farebox_stripe_standin::{Fault, FaultKind};
 
 use crate::api::Api;
@@ -76,4 +78,18 @@ async fn a_fault_befalls_what_it_names_as_often_as_it_says() {
     assert_eq!(api.post("/v1/customers", "name=A").await.status, 429);
     assert_eq!(api.post("/v1/customers", "name=A").await.status, 429);
     assert_eq!(api.post("/v1/customers", "name=A").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_waiting_is_served_all_the_same() {
+    let api = Api::start().await;
+    api.misbehave("/v1/customers", FaultKind::Delay(200));
+    let impatient = tokio::time::timeout(
+        Duration::from_millis(50),
+        api.post("/v1/customers", "name=A"),
+    );
+    assert!(impatient.await.is_err());
+    assert_eq!(customers(&api).await, 0);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(customers(&api).await, 1);
 }

@@ -1,0 +1,179 @@
+//! Who gets in, over the real wire to the embedded DynamoDB.
+
+use farebox_core::{key::{ApiKey, Mode}, time::Timestamp};
+use farebox_tests::{Answer, START_S, call, environment, event, sell, system, table_calls, units, writes};
+
+const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
+const BLOCKED: &str = "tiers: {t: {price: 0, included_calls: 70/month, rate_limit: unlimited, endpoints: [/v1/*]}}";
+const TWO: &str = "
+tiers:
+  small: {price: 0, included_calls: 2/month, rate_limit: 100/min, endpoints: [/v1/basic/*]}
+  large: {price: 49/month, included_calls: 100/month, rate_limit: 100/min, endpoints: [/v1/*], overage: $0.002/call}";
+
+async fn storm(tiers: &str) -> (u64, u64) {
+    let system = system(tiers, 5).await;
+    let sold = sell(&system, "t").await;
+    let mut clients = Vec::new();
+    for n in 0..64 {
+        let (system, key) = (system.clone(), sold.key.clone());
+        clients.push(tokio::spawn(async move {
+            let authorizer = environment(&system, n % 5);
+            let mut admitted = 0;
+            for _ in 0..5 {
+                admitted += u64::from(call(&system, &authorizer, &key, "/v1/x").await == Answer::Admitted);
+            }
+            admitted
+        }));
+    }
+    let mut admitted = 0;
+    for client in clients {
+        admitted += client.await.expect("no client panics");
+    }
+    (admitted, units(&system, &sold).await.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_clients_against_a_limit_get_exactly_the_limit() {
+    assert_eq!(storm(LIMITED).await, (50, 50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_clients_against_a_blocked_quota_get_exactly_the_quota() {
+    assert_eq!(storm(BLOCKED).await, (70, 70));
+}
+
+#[tokio::test]
+async fn a_denial_costs_no_write_and_ends_exactly_when_it_says() {
+    let system = system(LIMITED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    for _ in 0..50 {
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    assert_eq!(writes(&system), 50, "one write a decision");
+    let Answer::Denied(code, retry_after) = call(&system, &authorizer, &sold.key, "/v1/x").await else {
+        panic!("the 51st is denied")
+    };
+    assert_eq!(code, "rate_limited");
+    let after_first_denial = writes(&system);
+
+    let at = Timestamp::from_s(START_S + retry_after - 1);
+    system.clock().set(at);
+    assert!(matches!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Denied(_, 1)));
+    assert_eq!(writes(&system), after_first_denial, "a remembered denial writes nothing");
+
+    system.clock().set(Timestamp::from_s(START_S + retry_after));
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+}
+
+#[tokio::test]
+async fn malformed_keys_cost_no_table_call_and_are_unauthorized() {
+    let system = system(LIMITED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    let mut cut = sold.key.clone();
+    cut.pop();
+    let long = "a".repeat(8_192);
+    for key in ["", " ", "nonsense", "fb_live_\0", "fb_live_\r\nx-evil: 1", "schlüssel", &cut, &long] {
+        assert_eq!(call(&system, &authorizer, key, "/v1/x").await, Answer::Unauthorized, "{key:?}");
+    }
+    for bad in ["null", "{}", "[]", "7", r#"{"headers":null,"type":"TOKEN"}"#, r#"{"version":"2.0"}"#] {
+        let event = serde_json::from_str(bad).expect("the case is JSON");
+        assert!(authorizer.handle(&event, system.clock().now()).await.is_err(), "{bad}");
+    }
+    assert_eq!(table_calls(&system), 0);
+
+    let unknown = ApiKey::new("fb", Mode::Live, [7; 32]).expect("a good brand");
+    for _ in 0..20 {
+        assert_eq!(call(&system, &authorizer, unknown.reveal(), "/v1/x").await, Answer::Unauthorized);
+    }
+    assert_eq!(table_calls(&system), 1, "an unknown key is looked up once");
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_from_the_next_request_and_a_sibling_keeps_working() {
+    let system = system(LIMITED, 2).await;
+    let sold = sell(&system, "t").await;
+    let now = system.clock().now();
+    let sibling = system
+        .control
+        .issue_key(&sold.customer.id, "fb", Mode::Live, "second", Vec::new(), None, now)
+        .await
+        .expect("a second key");
+    for n in 0..2 {
+        for key in [&sold.key, sibling.key.reveal()] {
+            assert_eq!(call(&system, &environment(&system, n), key, "/v1/x").await, Answer::Admitted);
+        }
+    }
+    let hash = ApiKey::parse(&sold.key).expect("a good key").hash();
+    system.control.revoke_key(hash, now).await.expect("revoked");
+    for n in 0..2 {
+        // The sibling first: reading the records again for it must not let the revoked key through.
+        assert_eq!(call(&system, &environment(&system, n), sibling.key.reveal(), "/v1/x").await, Answer::Admitted);
+        assert_eq!(call(&system, &environment(&system, n), &sold.key, "/v1/x").await, Answer::Unauthorized);
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_key_works_until_its_grace_is_over() {
+    let system = system(LIMITED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    let hash = ApiKey::parse(&sold.key).expect("a good key").hash();
+    let new = system.control.rotate_key(hash, "fb", 60, system.clock().now()).await.expect("rotated");
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+    system.clock().set(Timestamp::from_s(START_S + 60));
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Unauthorized);
+    assert_eq!(call(&system, &authorizer, new.key.reveal(), "/v1/x").await, Answer::Admitted);
+}
+
+#[tokio::test]
+async fn an_upgrade_ends_a_denial_and_opens_routes_from_the_next_request() {
+    let system = system(TWO, 1).await;
+    let sold = sell(&system, "small").await;
+    let authorizer = environment(&system, 0);
+    for _ in 0..2 {
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/basic/x").await, Answer::Admitted);
+    }
+    let denied = call(&system, &authorizer, &sold.key, "/v1/basic/x").await;
+    assert!(matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"), "{denied:?}");
+    assert!(matches!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Denied(ref code, _) if code == "not_in_tier"));
+
+    system.clock().set(Timestamp::from_s(START_S + 1));
+    system.control.change(&sold.customer.id, system.clock().now(), |c| c.tier = "large".to_owned()).await.expect("moved");
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/basic/x").await, Answer::Admitted);
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+}
+
+#[tokio::test]
+async fn five_environments_at_eighty_percent_load_write_at_most_five_percent_more() {
+    let system = system("tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 600/min, endpoints: [/v1/*]}}", 5).await;
+    let sold = sell(&system, "t").await;
+    let start = START_S * 1_000;
+    for n in 0..2_400u64 {
+        system.clock().set(Timestamp::from_ms(start + n * 125)); // 8 a second: 480 a minute
+        let authorizer = environment(&system, (n * 7 % 5) as usize);
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted, "request {n}");
+    }
+    assert!(writes(&system) <= 2_400 * 105 / 100, "{} writes for 2400 decisions", writes(&system));
+}
+
+#[tokio::test]
+async fn a_denied_answer_has_no_null_and_says_when_to_come_back() {
+    let system = system(BLOCKED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    for _ in 0..70 {
+        call(&system, &authorizer, &sold.key, "/v1/x").await;
+    }
+    let answer = authorizer.handle(&event(&sold.key, "/v1/x"), system.clock().now()).await.expect("a policy");
+    let answer = serde_json::to_value(answer).expect("JSON");
+    let context = answer["context"].as_object().expect("a context");
+    assert!(context.values().all(serde_json::Value::is_string), "{context:?}");
+    assert!(answer.get("usageIdentifierKey").is_none());
+    assert_eq!(context["code"], "quota_exceeded");
+    let reset: u64 = context["quota_reset"].as_str().expect("text").parse().expect("a number");
+    let retry_after: u64 = context["retry_after"].as_str().expect("text").parse().expect("a number");
+    assert_eq!(START_S + retry_after, reset);
+    assert_eq!(reset, sold.customer.cycle.current.end);
+}
