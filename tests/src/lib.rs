@@ -16,13 +16,21 @@ pub const START_S: u64 = 1_769_853_600;
 /// A running system on a standing clock.
 pub async fn system(tiers: &str, environments: usize) -> Arc<System> {
     let clock = VirtualClock::standing(Timestamp::from_s(START_S));
-    let options = Options { tiers: tiers.to_owned(), clock, environments, ..Options::new() };
+    let options = Options {
+        tiers: tiers.to_owned(),
+        clock,
+        environments,
+        ..Options::new()
+    };
     System::start(options).await.expect("the local system starts")
 }
 
 /// Sells a tier to `acme`.
 pub async fn sell(system: &System, tier: &str) -> Sold {
-    system.sell("acme", tier, Overrides::default()).await.expect("the tier is sold")
+    system
+        .sell("acme", tier, Overrides::default())
+        .await
+        .expect("the tier is sold")
 }
 
 /// How a call was answered.
@@ -67,28 +75,53 @@ pub fn environment(system: &System, n: usize) -> Arc<Authorizer> {
 /// Conditional writes that all environments made.
 #[must_use]
 pub fn writes(system: &System) -> u64 {
-    system.gateway.authorizers().iter().map(|authorizer| authorizer.metrics().writes.load(Relaxed)).sum()
+    system
+        .gateway
+        .authorizers()
+        .iter()
+        .map(|authorizer| authorizer.metrics().writes.load(Relaxed))
+        .sum()
 }
 
 /// Table calls, reads and writes, that all environments made.
 #[must_use]
 pub fn table_calls(system: &System) -> u64 {
-    let reads: u64 = system.gateway.authorizers().iter().map(|a| a.metrics().reads.load(Relaxed)).sum();
+    let reads: u64 = system
+        .gateway
+        .authorizers()
+        .iter()
+        .map(|a| a.metrics().reads.load(Relaxed))
+        .sum();
     reads + writes(system)
 }
 
 /// The counter's, the ledger's and Stripe's units of a customer's first period.
 pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
     let period = sold.customer.cycle.current;
-    let item = system.control.counters.read(&format!("{}#0", sold.customer.id)).await.expect("the counter is readable");
+    let item = system
+        .control
+        .counters
+        .read(&format!("{}#0", sold.customer.id))
+        .await
+        .expect("the counter is readable");
     let counted = item.map_or(0, |item| item.units_of(&format!("q{}.{DEFAULT_METER}", period.start)));
     let (rows, _) = system.control.ledger.scan().await.expect("the ledger is readable");
     let of = |row: &&farebox_core::ledger::Row| row.key.customer == sold.customer.id && period.contains(row.key.bucket);
     let ledger = rows.iter().filter(of).map(|row| row.units).sum();
     let stripe = &system.services.stripe;
-    let meter = stripe.find_meter(DEFAULT_METER).await.expect("stripe answers").expect("the meter exists");
-    let customer = sold.customer.stripe_customer.as_deref().expect("the customer is in Stripe");
+    let meter = stripe
+        .find_meter(DEFAULT_METER)
+        .await
+        .expect("stripe answers")
+        .expect("the meter exists");
+    let customer = sold
+        .customer
+        .stripe_customer
+        .as_deref()
+        .expect("the customer is in Stripe");
     let end = system.clock().now().s() / 60 * 60;
-    let in_stripe = stripe.event_summary(&meter.id, customer, period.start as i64, end as i64).await;
+    let in_stripe = stripe
+        .event_summary(&meter.id, customer, period.start as i64, end as i64)
+        .await;
     (counted, ledger, in_stripe.expect("stripe answers"))
 }

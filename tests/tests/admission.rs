@@ -1,6 +1,9 @@
 //! Who gets in, over the real wire to the embedded DynamoDB.
 
-use farebox_core::{key::{ApiKey, Mode}, time::Timestamp};
+use farebox_core::{
+    key::{ApiKey, Mode},
+    time::Timestamp,
+};
 use farebox_tests::{Answer, START_S, call, environment, event, sell, system, table_calls, units, writes};
 
 const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
@@ -59,8 +62,15 @@ async fn a_denial_costs_no_write_and_ends_exactly_when_it_says() {
 
     let at = Timestamp::from_s(START_S + retry_after - 1);
     system.clock().set(at);
-    assert!(matches!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Denied(_, 1)));
-    assert_eq!(writes(&system), after_first_denial, "a remembered denial writes nothing");
+    assert!(matches!(
+        call(&system, &authorizer, &sold.key, "/v1/x").await,
+        Answer::Denied(_, 1)
+    ));
+    assert_eq!(
+        writes(&system),
+        after_first_denial,
+        "a remembered denial writes nothing"
+    );
 
     system.clock().set(Timestamp::from_s(START_S + retry_after));
     assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
@@ -74,10 +84,30 @@ async fn malformed_keys_cost_no_table_call_and_are_unauthorized() {
     let mut cut = sold.key.clone();
     cut.pop();
     let long = "a".repeat(8_192);
-    for key in ["", " ", "nonsense", "fb_live_\0", "fb_live_\r\nx-evil: 1", "schlüssel", &cut, &long] {
-        assert_eq!(call(&system, &authorizer, key, "/v1/x").await, Answer::Unauthorized, "{key:?}");
+    for key in [
+        "",
+        " ",
+        "nonsense",
+        "fb_live_\0",
+        "fb_live_\r\nx-evil: 1",
+        "schlüssel",
+        &cut,
+        &long,
+    ] {
+        assert_eq!(
+            call(&system, &authorizer, key, "/v1/x").await,
+            Answer::Unauthorized,
+            "{key:?}"
+        );
     }
-    for bad in ["null", "{}", "[]", "7", r#"{"headers":null,"type":"TOKEN"}"#, r#"{"version":"2.0"}"#] {
+    for bad in [
+        "null",
+        "{}",
+        "[]",
+        "7",
+        r#"{"headers":null,"type":"TOKEN"}"#,
+        r#"{"version":"2.0"}"#,
+    ] {
         let event = serde_json::from_str(bad).expect("the case is JSON");
         assert!(authorizer.handle(&event, system.clock().now()).await.is_err(), "{bad}");
     }
@@ -85,7 +115,10 @@ async fn malformed_keys_cost_no_table_call_and_are_unauthorized() {
 
     let unknown = ApiKey::new("fb", Mode::Live, [7; 32]).expect("a good brand");
     for _ in 0..20 {
-        assert_eq!(call(&system, &authorizer, unknown.reveal(), "/v1/x").await, Answer::Unauthorized);
+        assert_eq!(
+            call(&system, &authorizer, unknown.reveal(), "/v1/x").await,
+            Answer::Unauthorized
+        );
     }
     assert_eq!(table_calls(&system), 1, "an unknown key is looked up once");
 }
@@ -102,15 +135,24 @@ async fn a_revoked_key_is_refused_from_the_next_request_and_a_sibling_keeps_work
         .expect("a second key");
     for n in 0..2 {
         for key in [&sold.key, sibling.key.reveal()] {
-            assert_eq!(call(&system, &environment(&system, n), key, "/v1/x").await, Answer::Admitted);
+            assert_eq!(
+                call(&system, &environment(&system, n), key, "/v1/x").await,
+                Answer::Admitted
+            );
         }
     }
     let hash = ApiKey::parse(&sold.key).expect("a good key").hash();
     system.control.revoke_key(hash, now).await.expect("revoked");
     for n in 0..2 {
         // The sibling first: reading the records again for it must not let the revoked key through.
-        assert_eq!(call(&system, &environment(&system, n), sibling.key.reveal(), "/v1/x").await, Answer::Admitted);
-        assert_eq!(call(&system, &environment(&system, n), &sold.key, "/v1/x").await, Answer::Unauthorized);
+        assert_eq!(
+            call(&system, &environment(&system, n), sibling.key.reveal(), "/v1/x").await,
+            Answer::Admitted
+        );
+        assert_eq!(
+            call(&system, &environment(&system, n), &sold.key, "/v1/x").await,
+            Answer::Unauthorized
+        );
     }
 }
 
@@ -120,11 +162,21 @@ async fn a_rotated_key_works_until_its_grace_is_over() {
     let sold = sell(&system, "t").await;
     let authorizer = environment(&system, 0);
     let hash = ApiKey::parse(&sold.key).expect("a good key").hash();
-    let new = system.control.rotate_key(hash, "fb", 60, system.clock().now()).await.expect("rotated");
+    let new = system
+        .control
+        .rotate_key(hash, "fb", 60, system.clock().now())
+        .await
+        .expect("rotated");
     assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
     system.clock().set(Timestamp::from_s(START_S + 60));
-    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Unauthorized);
-    assert_eq!(call(&system, &authorizer, new.key.reveal(), "/v1/x").await, Answer::Admitted);
+    assert_eq!(
+        call(&system, &authorizer, &sold.key, "/v1/x").await,
+        Answer::Unauthorized
+    );
+    assert_eq!(
+        call(&system, &authorizer, new.key.reveal(), "/v1/x").await,
+        Answer::Admitted
+    );
 }
 
 #[tokio::test]
@@ -133,29 +185,56 @@ async fn an_upgrade_ends_a_denial_and_opens_routes_from_the_next_request() {
     let sold = sell(&system, "small").await;
     let authorizer = environment(&system, 0);
     for _ in 0..2 {
-        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/basic/x").await, Answer::Admitted);
+        assert_eq!(
+            call(&system, &authorizer, &sold.key, "/v1/basic/x").await,
+            Answer::Admitted
+        );
     }
     let denied = call(&system, &authorizer, &sold.key, "/v1/basic/x").await;
-    assert!(matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"), "{denied:?}");
-    assert!(matches!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Denied(ref code, _) if code == "not_in_tier"));
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
+        "{denied:?}"
+    );
+    assert!(
+        matches!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Denied(ref code, _) if code == "not_in_tier")
+    );
 
     system.clock().set(Timestamp::from_s(START_S + 1));
-    system.control.change(&sold.customer.id, system.clock().now(), |c| c.tier = "large".to_owned()).await.expect("moved");
-    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/basic/x").await, Answer::Admitted);
+    system
+        .control
+        .change(&sold.customer.id, system.clock().now(), |c| c.tier = "large".to_owned())
+        .await
+        .expect("moved");
+    assert_eq!(
+        call(&system, &authorizer, &sold.key, "/v1/basic/x").await,
+        Answer::Admitted
+    );
     assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
 }
 
 #[tokio::test]
 async fn five_environments_at_eighty_percent_load_write_at_most_five_percent_more() {
-    let system = system("tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 600/min, endpoints: [/v1/*]}}", 5).await;
+    let system = system(
+        "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 600/min, endpoints: [/v1/*]}}",
+        5,
+    )
+    .await;
     let sold = sell(&system, "t").await;
     let start = START_S * 1_000;
     for n in 0..2_400u64 {
         system.clock().set(Timestamp::from_ms(start + n * 125)); // 8 a second: 480 a minute
         let authorizer = environment(&system, (n * 7 % 5) as usize);
-        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted, "request {n}");
+        assert_eq!(
+            call(&system, &authorizer, &sold.key, "/v1/x").await,
+            Answer::Admitted,
+            "request {n}"
+        );
     }
-    assert!(writes(&system) <= 2_400 * 105 / 100, "{} writes for 2400 decisions", writes(&system));
+    assert!(
+        writes(&system) <= 2_400 * 105 / 100,
+        "{} writes for 2400 decisions",
+        writes(&system)
+    );
 }
 
 #[tokio::test]
@@ -166,14 +245,25 @@ async fn a_denied_answer_has_no_null_and_says_when_to_come_back() {
     for _ in 0..70 {
         call(&system, &authorizer, &sold.key, "/v1/x").await;
     }
-    let answer = authorizer.handle(&event(&sold.key, "/v1/x"), system.clock().now()).await.expect("a policy");
+    let answer = authorizer
+        .handle(&event(&sold.key, "/v1/x"), system.clock().now())
+        .await
+        .expect("a policy");
     let answer = serde_json::to_value(answer).expect("JSON");
     let context = answer["context"].as_object().expect("a context");
     assert!(context.values().all(serde_json::Value::is_string), "{context:?}");
     assert!(answer.get("usageIdentifierKey").is_none());
     assert_eq!(context["code"], "quota_exceeded");
-    let reset: u64 = context["quota_reset"].as_str().expect("text").parse().expect("a number");
-    let retry_after: u64 = context["retry_after"].as_str().expect("text").parse().expect("a number");
+    let reset: u64 = context["quota_reset"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("a number");
+    let retry_after: u64 = context["retry_after"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("a number");
     assert_eq!(START_S + retry_after, reset);
     assert_eq!(reset, sold.customer.cycle.current.end);
 }

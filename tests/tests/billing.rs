@@ -13,10 +13,19 @@ async fn a_month_of_usage_arrives_in_stripe_exactly_once_and_on_the_invoice() {
     let system = system(PRO, 3).await;
     let sold = sell(&system, "pro").await;
     for hour in 0..30u64 {
-        system.run_until(Timestamp::from_s(START_S + hour * 3_600 + 17)).await.expect("time passes");
+        system
+            .run_until(Timestamp::from_s(START_S + hour * 3_600 + 17))
+            .await
+            .expect("time passes");
         for n in 0..3 {
-            assert_eq!(call(&system, &environment(&system, n), &sold.key, "/v1/heavy").await, Answer::Admitted);
-            assert_eq!(call(&system, &environment(&system, n), &sold.key, "/v1/light").await, Answer::Admitted);
+            assert_eq!(
+                call(&system, &environment(&system, n), &sold.key, "/v1/heavy").await,
+                Answer::Admitted
+            );
+            assert_eq!(
+                call(&system, &environment(&system, n), &sold.key, "/v1/light").await,
+                Answer::Admitted
+            );
         }
         // Whatever is done twice changes nothing.
         system.send_usage().await.expect("folded");
@@ -24,11 +33,17 @@ async fn a_month_of_usage_arrives_in_stripe_exactly_once_and_on_the_invoice() {
         system.consumer.scan().await.expect("a scan");
     }
     let end = sold.customer.cycle.current.end;
-    system.run_until(Timestamp::from_s(end + 7_200)).await.expect("the month ends");
+    system
+        .run_until(Timestamp::from_s(end + 7_200))
+        .await
+        .expect("the month ends");
     assert_eq!(units(&system, &sold).await, (4_590, 4_590, 4_590));
     let customer = sold.customer.stripe_customer.as_deref().expect("in Stripe");
     let invoices = system.services.stripe.invoices(customer).await.expect("invoices");
-    let closing = invoices.iter().find(|i| i.billing_reason.as_deref() == Some("subscription_cycle")).expect("closed");
+    let closing = invoices
+        .iter()
+        .find(|i| i.billing_reason.as_deref() == Some("subscription_cycle"))
+        .expect("closed");
     assert_eq!(closing.total, 4_900 + (4_590 - 100) * 2 / 10);
 }
 
@@ -37,7 +52,10 @@ async fn usage_whose_every_message_was_lost_is_found_by_the_scan() {
     let system = system(PRO, 1).await;
     let sold = sell(&system, "pro").await;
     for _ in 0..7 {
-        assert_eq!(call(&system, &environment(&system, 0), &sold.key, "/v1/light").await, Answer::Admitted);
+        assert_eq!(
+            call(&system, &environment(&system, 0), &sold.key, "/v1/light").await,
+            Answer::Admitted
+        );
     }
     // The environment dies with its outbox: nothing was sent.
     system.consumer.scan().await.expect("a scan");
@@ -50,22 +68,46 @@ async fn usage_whose_every_message_was_lost_is_found_by_the_scan() {
 async fn a_poison_message_fails_alone_and_a_duplicate_changes_nothing() {
     let system = system(PRO, 1).await;
     let sold = sell(&system, "pro").await;
-    let generation = system.control.counters.read("acme#0").await.expect("readable").expect("there").generation;
+    let generation = system
+        .control
+        .counters
+        .read("acme#0")
+        .await
+        .expect("readable")
+        .expect("there")
+        .generation;
     let good = format!(
         r#"{{"v":1,"customer":"acme","shard":0,"generation":"{generation}","meter":"api_calls","bucket":{START_S},
         "bucket_end":{},"units":5,"period":{START_S},"period_units":5,"warn_percent":80,"at":0}}"#,
         START_S + 3_600
     );
     let huge = good.replace("\"units\":5", "\"units\":1000000000000000");
-    let bodies = [&good, "not json", "{\"v\":2}", "{\"v\":1}", &good.replace("\"units\":5", "\"units\":-5"), &huge, &good[..60], &good];
-    let records: Vec<(String, String)> =
-        bodies.iter().enumerate().map(|(i, body)| (format!("m{i}"), (*body).to_owned())).collect();
+    let bodies = [
+        &good,
+        "not json",
+        "{\"v\":2}",
+        "{\"v\":1}",
+        &good.replace("\"units\":5", "\"units\":-5"),
+        &huge,
+        &good[..60],
+        &good,
+    ];
+    let records: Vec<(String, String)> = bodies
+        .iter()
+        .enumerate()
+        .map(|(i, body)| (format!("m{i}"), (*body).to_owned()))
+        .collect();
     let report = system.consumer.fold(&records).await;
     let mut failed = report.failed.clone();
     failed.sort();
     assert_eq!(failed, ["m1", "m2", "m3", "m4", "m5", "m6"]);
     let (rows, _) = system.control.ledger.scan().await.expect("readable");
-    assert_eq!(rows.iter().map(|row| (row.key.customer.as_str(), row.units)).collect::<Vec<_>>(), [("acme", 5)]);
+    assert_eq!(
+        rows.iter()
+            .map(|row| (row.key.customer.as_str(), row.units))
+            .collect::<Vec<_>>(),
+        [("acme", 5)]
+    );
     assert_eq!(sold.customer.id.as_str(), "acme");
 }
 
@@ -77,9 +119,16 @@ async fn a_restored_counter_bills_what_it_had_once() {
     for _ in 0..4 {
         call(&system, &authorizer, &sold.key, "/v1/light").await;
     }
-    system.control.restore_counter(&sold.customer.id, 0, system.clock().now()).await.expect("restored");
+    system
+        .control
+        .restore_counter(&sold.customer.id, 0, system.clock().now())
+        .await
+        .expect("restored");
     for _ in 0..3 {
-        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/light").await, Answer::Admitted);
+        assert_eq!(
+            call(&system, &authorizer, &sold.key, "/v1/light").await,
+            Answer::Admitted
+        );
     }
     system.send_usage().await.expect("folded");
     system.clock().set(Timestamp::from_s(START_S + 7_200));
@@ -104,14 +153,23 @@ async fn everything_goes_on_from_disk() {
     let system = start().await.expect("a first start");
     let keys = system.ready_keys().await.expect("keys");
     for _ in 0..9 {
-        assert_eq!(call(&system, &environment(&system, 0), &keys[0].1, "/v1/light").await, Answer::Admitted);
+        assert_eq!(
+            call(&system, &environment(&system, 0), &keys[0].1, "/v1/light").await,
+            Answer::Admitted
+        );
     }
     drop(system);
 
     let system = start().await.expect("a second start");
     assert_eq!(system.ready_keys().await.expect("keys"), keys, "the same keys");
-    assert_eq!(call(&system, &environment(&system, 0), &keys[0].1, "/v1/light").await, Answer::Admitted);
-    system.run_until(Timestamp::from_s(START_S + 7_200)).await.expect("time passes");
+    assert_eq!(
+        call(&system, &environment(&system, 0), &keys[0].1, "/v1/light").await,
+        Answer::Admitted
+    );
+    system
+        .run_until(Timestamp::from_s(START_S + 7_200))
+        .await
+        .expect("time passes");
     let state = system.state().await.expect("a state");
     assert_eq!(state["ledger"][0]["units"], 10);
     assert_eq!(state["ledger"][0]["state"], "reported");

@@ -59,7 +59,9 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn is_unknown(&self, hash: KeyHash, now: Timestamp) -> bool {
-        self.unknown.get(&hash).is_some_and(|&since| now.ms_since(since) < UNKNOWN_KEY_MS && now >= since)
+        self.unknown
+            .get(&hash)
+            .is_some_and(|&since| now.ms_since(since) < UNKNOWN_KEY_MS && now >= since)
     }
 
     pub(crate) fn remember_unknown(&mut self, hash: KeyHash, now: Timestamp) {
@@ -96,7 +98,11 @@ impl Cache {
 
     pub(crate) fn remember_key(&mut self, hash: KeyHash, key: Arc<KeyRecord>) {
         self.owners.insert(hash, key.customer.clone());
-        self.customers.entry(key.customer.clone()).or_default().keys.insert(hash, key);
+        self.customers
+            .entry(key.customer.clone())
+            .or_default()
+            .keys
+            .insert(hash, key);
     }
 
     pub(crate) fn forget_account(&mut self, customer: &CustomerId) {
@@ -108,7 +114,11 @@ impl Cache {
     }
 
     pub(crate) fn confirm(&mut self, customer: &CustomerId, now: Timestamp) {
-        if let Some(account) = self.customers.get_mut(customer).and_then(|entry| entry.account.as_mut()) {
+        if let Some(account) = self
+            .customers
+            .get_mut(customer)
+            .and_then(|entry| entry.account.as_mut())
+        {
             account.confirmed = now;
         }
     }
@@ -126,7 +136,11 @@ impl Cache {
     }
 
     pub(crate) fn believe(&mut self, customer: &CustomerId, shard: u32, belief: Belief) {
-        self.customers.entry(customer.clone()).or_default().beliefs.insert(shard, belief);
+        self.customers
+            .entry(customer.clone())
+            .or_default()
+            .beliefs
+            .insert(shard, belief);
     }
 
     pub(crate) fn denied_until(&self, customer: &CustomerId, key: &DenialKey) -> Option<Timestamp> {
@@ -134,6 +148,10 @@ impl Cache {
     }
 
     pub(crate) fn remember_denial(&mut self, customer: &CustomerId, key: DenialKey, until: Timestamp) {
-        self.customers.entry(customer.clone()).or_default().denials.insert(key, until);
+        self.customers
+            .entry(customer.clone())
+            .or_default()
+            .denials
+            .insert(key, until);
     }
 }

@@ -22,7 +22,11 @@ impl Config {
     /// # Errors
     /// The name of the first one that is missing or wrong.
     pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let need = |name: &str| read(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} is not set"));
+        let need = |name: &str| {
+            read(name)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| format!("{name} is not set"))
+        };
         Ok(Self {
             accounts_table: need("ACCOUNTS_TABLE")?,
             counters_table: need("COUNTERS_TABLE")?,

@@ -161,7 +161,10 @@ impl Response {
     pub fn new(request: &Request<'_>, allow: bool, principal: String, context: Context, forbid: bool) -> Self {
         let context = context.into_iter().collect();
         match request.format {
-            Format::Simple => Response::Simple { is_authorized: allow, context },
+            Format::Simple => Response::Simple {
+                is_authorized: allow,
+                context,
+            },
             Format::Policy => Response::Policy {
                 principal_id: principal,
                 policy_document: PolicyDocument {

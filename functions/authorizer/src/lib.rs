@@ -184,7 +184,11 @@ impl Authorizer {
 
     /// The key and its customer, from memory or read in the order that keeps them in step: the key is always read *after* the
     /// epoch that it is used with, so a key revoked under a later epoch can't be remembered under it.
-    async fn records(&self, hash: KeyHash, now: Timestamp) -> Result<Option<(Arc<KeyRecord>, Account)>, farebox_aws::Error> {
+    async fn records(
+        &self,
+        hash: KeyHash,
+        now: Timestamp,
+    ) -> Result<Option<(Arc<KeyRecord>, Account)>, farebox_aws::Error> {
         if let Some(records) = self.cache().lookup(hash) {
             return Ok(Some(records));
         }
@@ -203,21 +207,31 @@ impl Authorizer {
                 self.cache().remember_key(hash, key.clone());
                 return Ok(Some((key, account)));
             }
-            let Some(account) = self.read_account(&key, now).await? else { return Ok(None) };
+            let Some(account) = self.read_account(&key, now).await? else {
+                return Ok(None);
+            };
             self.cache().remember_account(account);
         }
     }
 
     async fn read_account(&self, key: &KeyRecord, now: Timestamp) -> Result<Option<Account>, farebox_aws::Error> {
         self.metrics.reads.fetch_add(1, Relaxed);
-        let Some(customer) = self.deps.accounts.customer(&key.customer).await? else { return Ok(None) };
+        let Some(customer) = self.deps.accounts.customer(&key.customer).await? else {
+            return Ok(None);
+        };
         let remembered = self.cache().catalog(customer.catalog);
         let catalog = match remembered {
             Some(catalog) => catalog,
             None => {
                 self.metrics.reads.fetch_add(1, Relaxed);
                 let missing = || farebox_aws::Error::Refused(format!("catalog {} is missing", customer.catalog));
-                let catalog = Arc::new(self.deps.accounts.catalog(customer.catalog).await?.ok_or_else(missing)?);
+                let catalog = Arc::new(
+                    self.deps
+                        .accounts
+                        .catalog(customer.catalog)
+                        .await?
+                        .ok_or_else(missing)?,
+                );
                 self.cache().remember_catalog(customer.catalog, catalog.clone());
                 catalog
             }
@@ -225,7 +239,12 @@ impl Authorizer {
         let terms = catalog
             .terms(&customer.tier, &customer.overrides)
             .map_err(|error| farebox_aws::Error::Refused(error.to_string()))?;
-        Ok(Some(Account { customer: Arc::new(customer), terms: Arc::new(terms), catalog, confirmed: now }))
+        Ok(Some(Account {
+            customer: Arc::new(customer),
+            terms: Arc::new(terms),
+            catalog,
+            confirmed: now,
+        }))
     }
 
     async fn decide_with(
@@ -242,7 +261,10 @@ impl Authorizer {
             Err(KeyRefusal::Revoked | KeyRefusal::Expired) => return Admission::Decided(Verdict::Unauthorized),
             Err(KeyRefusal::OutOfScope) => {
                 let message = "The key does not open this route.".to_owned();
-                return Admission::Decided(Verdict::Forbidden(vec![("code", "out_of_scope".to_owned()), ("message", message)]));
+                return Admission::Decided(Verdict::Forbidden(vec![
+                    ("code", "out_of_scope".to_owned()),
+                    ("message", message),
+                ]));
             }
         }
         let refusal = if customer.is_suspended {
@@ -256,12 +278,14 @@ impl Authorizer {
                 Access::NoSuchRoute => None,
             }
         };
-        let (code, message) =
-            refusal.unwrap_or(("no_such_route", "No tier has this route.".to_owned()));
+        let (code, message) = refusal.unwrap_or(("no_such_route", "No tier has this route.".to_owned()));
         if !self.is_confirmed(account, now).await {
             return Admission::Stale;
         }
-        Admission::Decided(Verdict::Forbidden(vec![("code", code.to_owned()), ("message", message)]))
+        Admission::Decided(Verdict::Forbidden(vec![
+            ("code", code.to_owned()),
+            ("message", message),
+        ]))
     }
 
     /// Whether the customer's record is still the one that a refusal rests on. The control plane writes the record first, so
@@ -285,12 +309,32 @@ impl Authorizer {
         }
     }
 
-    async fn admit(&self, account: &Account, meter: &str, cost: u64, group: Option<usize>, now: Timestamp) -> Admission {
+    async fn admit(
+        &self,
+        account: &Account,
+        meter: &str,
+        cost: u64,
+        group: Option<usize>,
+        now: Timestamp,
+    ) -> Admission {
         let (customer, terms) = (&account.customer, &account.terms);
         let shard = self.turn.fetch_add(1, Relaxed) % terms.shards.max(1);
-        let demand = Demand::new(terms, meter, group, cost, shard, customer.auth_epoch, customer.cycle, now);
-        let memory =
-            DenialKey { shard, meter: demand.meter.clone(), group: demand.group.clone(), cost };
+        let demand = Demand::new(
+            terms,
+            meter,
+            group,
+            cost,
+            shard,
+            customer.auth_epoch,
+            customer.cycle,
+            now,
+        );
+        let memory = DenialKey {
+            shard,
+            meter: demand.meter.clone(),
+            group: demand.group.clone(),
+            cost,
+        };
         let key = counters::key(&customer.id, shard);
 
         if let Some(denied) = self.remembered_denial(account, &demand, &memory) {
@@ -311,7 +355,12 @@ impl Authorizer {
                 }
                 let counters = belief.map(|belief| belief.counters).unwrap_or_default();
                 let standing = admission::standing(&demand, &counters);
-                return Admission::Decided(Verdict::Denied(answer::denied(&denial, &standing, terms.warn_percent, now)));
+                return Admission::Decided(Verdict::Denied(answer::denied(
+                    &denial,
+                    &standing,
+                    terms.warn_percent,
+                    now,
+                )));
             }
         };
         for _ in 0..ATTEMPTS_MAX {
@@ -343,7 +392,10 @@ impl Authorizer {
                     return Admission::Decided(self.without_table(&demand, false, now));
                 }
                 Outcome::NotApplied { retryable: true, .. } => {}
-                Outcome::NotApplied { retryable: false, cause } => {
+                Outcome::NotApplied {
+                    retryable: false,
+                    cause,
+                } => {
                     tracing::error!(cause, "the table refuses the write");
                     return Admission::Decided(self.without_table(&demand, false, now));
                 }
@@ -364,7 +416,10 @@ impl Authorizer {
         let customer = &account.customer.id;
         let (until, belief) = {
             let cache = self.cache();
-            (cache.denied_until(customer, memory)?, cache.belief(customer, memory.shard)?)
+            (
+                cache.denied_until(customer, memory)?,
+                cache.belief(customer, memory.shard)?,
+            )
         };
         if until <= demand.now {
             return None;
@@ -372,7 +427,12 @@ impl Authorizer {
         match admission::judge(demand, &belief.counters) {
             Judgement::Denied(denial) => {
                 let standing = admission::standing(demand, &belief.counters);
-                Some(answer::denied(&denial, &standing, account.terms.warn_percent, demand.now))
+                Some(answer::denied(
+                    &denial,
+                    &standing,
+                    account.terms.warn_percent,
+                    demand.now,
+                ))
             }
             Judgement::Admissible(_) | Judgement::Stale => None,
         }
@@ -387,13 +447,22 @@ impl Authorizer {
         }
         self.metrics.reads.fetch_add(1, Relaxed);
         match self.deps.counters.read(key).await {
-            Ok(Some(counters)) => self.cache().believe(&account.customer.id, shard, Belief { counters, at: now }),
+            Ok(Some(counters)) => self
+                .cache()
+                .believe(&account.customer.id, shard, Belief { counters, at: now }),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the table did not answer after an idle time"),
         }
     }
 
-    fn admitted(&self, account: &Account, demand: &Demand, attempt: &Attempt, shard: u32, counters: Counters) -> Verdict {
+    fn admitted(
+        &self,
+        account: &Account,
+        demand: &Demand,
+        attempt: &Attempt,
+        shard: u32,
+        counters: Counters,
+    ) -> Verdict {
         let (customer, terms) = (&account.customer, &account.terms);
         let standing = admission::standing(demand, &counters);
         match counters.generation.clone().try_into() {
@@ -416,13 +485,22 @@ impl Authorizer {
                 demand.cost,
             ),
             // The counter has it; the scan says so again, louder.
-            Err(error) => tracing::error!(%error, customer = %customer.id, "the counter item has no readable generation"),
+            Err(error) => {
+                tracing::error!(%error, customer = %customer.id, "the counter item has no readable generation")
+            }
         }
         let mut context = answer::admitted(&standing, demand.cost, terms.warn_percent, demand.now);
         context.push(("customer", customer.id.to_string()));
         context.push(("tier", terms.tier.clone()));
         context.push(("meter", demand.meter.clone()));
-        self.cache().believe(&customer.id, shard, Belief { counters, at: demand.now });
+        self.cache().believe(
+            &customer.id,
+            shard,
+            Belief {
+                counters,
+                at: demand.now,
+            },
+        );
         Verdict::Admitted(context)
     }
 

@@ -14,7 +14,11 @@ use tokio::sync::{Mutex, mpsc};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing_subscriber::fmt().json().with_current_span(false).without_time().init();
+    tracing_subscriber::fmt()
+        .json()
+        .with_current_span(false)
+        .without_time()
+        .init();
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let clients = Clients::new(&config.aws);
     let authorizer = Arc::new(Authorizer::new(Deps {

@@ -25,10 +25,11 @@ impl Outbox {
     pub(crate) fn put(&mut self, message: UsageMessage, cost: u64) {
         // At once when an alert threshold is crossed.
         let reached = |units: u64| {
-            message.included.map_or(0, |included| thresholds_reached(units, included, message.warn_percent).len())
+            message.included.map_or(0, |included| {
+                thresholds_reached(units, included, message.warn_percent).len()
+            })
         };
-        self.is_urgent |=
-            reached(message.period_units) > reached(message.period_units.saturating_sub(cost));
+        self.is_urgent |= reached(message.period_units) > reached(message.period_units.saturating_sub(cost));
         let key = RowKey::of(&message);
         match self.waiting.get(&key) {
             Some(waiting) if waiting.units >= message.units => {}

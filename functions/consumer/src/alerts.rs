@@ -50,8 +50,7 @@ impl Standing {
         let units = self.shards.entry(message.shard).or_default();
         *units = message.period_units.max(*units);
         if self.included == 0 || message.at >= self.at {
-            (self.included, self.warn_percent, self.at) =
-                (included, message.warn_percent, message.at);
+            (self.included, self.warn_percent, self.at) = (included, message.warn_percent, message.at);
         }
     }
 
@@ -83,8 +82,7 @@ impl Known {
         let is_new = |percent: &u64| !self.noted.contains(percent);
         let grown = units.saturating_sub(self.stored.get(&shard).copied().unwrap_or(0));
         let is_any_left = standing.reached(u64::MAX).iter().any(is_new);
-        is_any_left
-            && (grown > standing.included / STEPS || standing.reached(units).iter().any(is_new))
+        is_any_left && (grown > standing.included / STEPS || standing.reached(units).iter().any(is_new))
     }
 }
 

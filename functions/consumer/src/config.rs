@@ -40,12 +40,7 @@ impl Config {
 mod tests {
     use super::Config;
 
-    const NEEDED: [&str; 4] = [
-        "ACCOUNTS_TABLE",
-        "COUNTERS_TABLE",
-        "LEDGER_TABLE",
-        "STRIPE_SECRET_KEY",
-    ];
+    const NEEDED: [&str; 4] = ["ACCOUNTS_TABLE", "COUNTERS_TABLE", "LEDGER_TABLE", "STRIPE_SECRET_KEY"];
 
     #[test]
     fn a_missing_variable_is_named() {
@@ -58,10 +53,7 @@ mod tests {
                         Some("x".to_owned())
                     }
                 };
-                assert_eq!(
-                    Config::from_env(read).err(),
-                    Some(format!("{missing} is not set"))
-                );
+                assert_eq!(Config::from_env(read).err(), Some(format!("{missing} is not set")));
             }
         }
     }
@@ -75,10 +67,7 @@ mod tests {
 
         let told = |name: &str| Some(format!("the-{name}"));
         assert_eq!(
-            Config::from_env(told)
-                .unwrap_or_else(|e| panic!("{e}"))
-                .stripe
-                .base_url,
+            Config::from_env(told).unwrap_or_else(|e| panic!("{e}")).stripe.base_url,
             "the-STRIPE_BASE_URL"
         );
     }

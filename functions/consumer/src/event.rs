@@ -29,27 +29,16 @@ struct Record {
 impl Event {
     pub(crate) fn parse(mut event: Value) -> Result<Self, Error> {
         if let Some(records) = event.get_mut("Records") {
-            let records: Vec<Record> = serde_json::from_value(records.take()).map_err(|e| {
-                Error::Event(format!(
-                    "\"Records\" holds no messages ({:?} error)",
-                    e.classify()
-                ))
-            })?;
-            let pair = |record: Record| {
-                (
-                    record.message_id.unwrap_or_default(),
-                    record.body.unwrap_or_default(),
-                )
-            };
+            let records: Vec<Record> = serde_json::from_value(records.take())
+                .map_err(|e| Error::Event(format!("\"Records\" holds no messages ({:?} error)", e.classify())))?;
+            let pair = |record: Record| (record.message_id.unwrap_or_default(), record.body.unwrap_or_default());
             return Ok(Self::Batch(records.into_iter().map(pair).collect()));
         }
         match event.get("task") {
             Some(Value::String(task)) if task == "tick" => Ok(Self::Tick),
             Some(Value::String(task)) if task == "scan" => Ok(Self::Scan),
             Some(_) => Err(Error::Event("its \"task\" is not known".to_owned())),
-            None => Err(Error::Event(
-                "it has neither \"Records\" nor \"task\"".to_owned(),
-            )),
+            None => Err(Error::Event("it has neither \"Records\" nor \"task\"".to_owned())),
         }
     }
 }
@@ -62,24 +51,16 @@ mod tests {
 
     #[test]
     fn every_event_is_told_apart() {
-        let batch = json!({ "Records": [{ "messageId": "a", "body": "{}", "attributes": null }, { "messageId": "b" }, {}] });
+        let batch =
+            json!({ "Records": [{ "messageId": "a", "body": "{}", "attributes": null }, { "messageId": "b" }, {}] });
         let pair = |id: &str, body: &str| (id.to_owned(), body.to_owned());
         assert_eq!(
             Event::parse(batch).unwrap(),
             Event::Batch(vec![pair("a", "{}"), pair("b", ""), pair("", "")])
         );
-        assert_eq!(
-            Event::parse(json!({ "Records": [] })).unwrap(),
-            Event::Batch(vec![])
-        );
-        assert_eq!(
-            Event::parse(json!({ "task": "tick" })).unwrap(),
-            Event::Tick
-        );
-        assert_eq!(
-            Event::parse(json!({ "task": "scan", "time": 1 })).unwrap(),
-            Event::Scan
-        );
+        assert_eq!(Event::parse(json!({ "Records": [] })).unwrap(), Event::Batch(vec![]));
+        assert_eq!(Event::parse(json!({ "task": "tick" })).unwrap(), Event::Tick);
+        assert_eq!(Event::parse(json!({ "task": "scan", "time": 1 })).unwrap(), Event::Scan);
     }
 
     #[test]

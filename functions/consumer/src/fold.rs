@@ -56,11 +56,7 @@ struct RowFold {
 /// The ids of the messages that something was made of.
 type Ids = Vec<String>;
 
-pub(crate) async fn fold(
-    deps: &Arc<Deps>,
-    memory: &Arc<Memory>,
-    records: &[(String, String)],
-) -> FoldReport {
+pub(crate) async fn fold(deps: &Arc<Deps>, memory: &Arc<Memory>, records: &[(String, String)]) -> FoldReport {
     let batch = gather(records, deps.now());
     let mut report = FoldReport {
         stale_dropped: batch.stale,
@@ -72,9 +68,7 @@ pub(crate) async fn fold(
         tracing::error!(message_id = id, %reason, "poison message");
         failed.insert(id);
     }
-    let written = concurrent::each(batch.rows, WRITES_MAX, |(key, row)| {
-        write(Arc::clone(deps), key, row)
-    });
+    let written = concurrent::each(batch.rows, WRITES_MAX, |(key, row)| write(Arc::clone(deps), key, row));
     for (is_folded, ids) in written.await {
         report.folded_rows += u64::from(is_folded);
         failed.extend(ids);
@@ -117,14 +111,11 @@ fn is_stale(message: &UsageMessage, now: Timestamp) -> bool {
 
 impl Batch {
     fn take(&mut self, id: &str, message: &UsageMessage) {
-        let row = self
-            .rows
-            .entry(RowKey::of(message))
-            .or_insert_with(|| RowFold {
-                units: 0,
-                bucket_end: message.bucket_end,
-                ids: Ids::new(),
-            });
+        let row = self.rows.entry(RowKey::of(message)).or_insert_with(|| RowFold {
+            units: 0,
+            bucket_end: message.bucket_end,
+            ids: Ids::new(),
+        });
         row.units = row.units.max(message.units);
         row.bucket_end = row.bucket_end.min(message.bucket_end);
         row.ids.push(id.to_owned());
@@ -151,13 +142,7 @@ async fn write(deps: Arc<Deps>, key: RowKey, row: RowFold) -> (bool, Ids) {
 }
 
 /// Notices one customer's thresholds: the new alerts, and the messages that failed.
-async fn notice(
-    deps: Arc<Deps>,
-    memory: Arc<Memory>,
-    topic: Topic,
-    standing: Standing,
-    ids: Ids,
-) -> (Vec<Alert>, Ids) {
+async fn notice(deps: Arc<Deps>, memory: Arc<Memory>, topic: Topic, standing: Standing, ids: Ids) -> (Vec<Alert>, Ids) {
     let mut noted = Vec::new();
     match alerts::notice(&deps, &memory, &topic, &standing, &mut noted).await {
         Ok(()) => (noted, Ids::new()),
@@ -209,11 +194,7 @@ mod tests {
         assert_eq!(rows, [(HOUR, 9, 3), (HOUR + 3_600, 1, 1)]);
         assert_eq!(batch.standings.len(), 1);
         assert_eq!(
-            batch
-                .poison
-                .iter()
-                .map(|(id, _)| id.as_str())
-                .collect::<Vec<_>>(),
+            batch.poison.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
             ["e"]
         );
     }
@@ -221,13 +202,7 @@ mod tests {
     #[test]
     fn a_message_is_stale_once_stripe_would_not_take_its_bucket() {
         let records = [("a".to_owned(), message(5, HOUR))];
-        assert_eq!(
-            gather(&records, Timestamp::from_s(HOUR + REPORT_WITHIN_S)).stale,
-            0
-        );
-        assert_eq!(
-            gather(&records, Timestamp::from_s(HOUR + REPORT_WITHIN_S + 1)).stale,
-            1
-        );
+        assert_eq!(gather(&records, Timestamp::from_s(HOUR + REPORT_WITHIN_S)).stale, 0);
+        assert_eq!(gather(&records, Timestamp::from_s(HOUR + REPORT_WITHIN_S + 1)).stale, 1);
     }
 }

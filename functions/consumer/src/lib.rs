@@ -10,9 +10,7 @@ mod tick;
 
 use std::sync::Arc;
 
-use farebox_aws::{
-    accounts::AccountTable, connect::Clients, counters::CounterTable, ledger::LedgerTable,
-};
+use farebox_aws::{accounts::AccountTable, connect::Clients, counters::CounterTable, ledger::LedgerTable};
 use farebox_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -45,11 +43,7 @@ impl Deps {
     ///
     /// # Errors
     /// [`farebox_stripe::Error::Invalid`] if Stripe can't be at the configured address.
-    pub fn connect(
-        config: Config,
-        clients: &Clients,
-        clock: Clock,
-    ) -> Result<Self, farebox_stripe::Error> {
+    pub fn connect(config: Config, clients: &Clients, clock: Clock) -> Result<Self, farebox_stripe::Error> {
         Ok(Self {
             accounts: AccountTable::new(clients.clone(), config.accounts_table),
             counters: CounterTable::new(clients.clone(), config.counters_table),
@@ -109,10 +103,7 @@ impl Consumer {
         match Event::parse(event)? {
             Event::Batch(records) => {
                 let report = self.fold(&records).await;
-                let failures = report
-                    .failed
-                    .iter()
-                    .map(|id| json!({ "itemIdentifier": id }));
+                let failures = report.failed.iter().map(|id| json!({ "itemIdentifier": id }));
                 Ok(json!({ "batchItemFailures": failures.collect::<Vec<Value>>() }))
             }
             Event::Tick => Ok(json!(self.tick().await?)),

@@ -16,11 +16,7 @@ async fn main() -> Result<(), Error> {
         .init();
     let read = |name: &str| std::env::var(name).ok();
     let clients = Clients::new(&Settings::from_env(read)?);
-    let consumer = &Consumer::new(Deps::connect(
-        Config::from_env(read)?,
-        &clients,
-        Arc::new(now),
-    )?);
+    let consumer = &Consumer::new(Deps::connect(Config::from_env(read)?, &clients, Arc::new(now))?);
     run(service_fn(|event: LambdaEvent<Value>| async move {
         consumer.handle(event.payload).await.map_err(Error::from)
     }))

@@ -35,10 +35,7 @@ pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
     let mut by_customer: HashMap<CustomerId, Vec<(u32, Counters)>> = HashMap::new();
     for (customer, shard, counters) in deps.counters.scan().await? {
         report.items += 1;
-        by_customer
-            .entry(customer)
-            .or_default()
-            .push((shard, counters));
+        by_customer.entry(customer).or_default().push((shard, counters));
     }
     let scanned = concurrent::each(by_customer, WRITES_MAX, |(id, items)| {
         scan_customer(Arc::clone(deps), id, items)
@@ -64,10 +61,7 @@ async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counter
         Ok(customer) => customer,
         Err(error) => {
             tracing::error!(customer = %id, %error, "scan failed");
-            return ScanReport {
-                errors: 1,
-                ..report
-            };
+            return ScanReport { errors: 1, ..report };
         }
     };
     for (shard, item) in items {
@@ -79,11 +73,7 @@ async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counter
         for (key, units) in rows(&id, shard, &generation, &item) {
             report.buckets += 1;
             let end = bucket_end(customer.as_ref(), key.bucket);
-            match deps
-                .ledger
-                .write(&key, ledger::fold(&key, end, units))
-                .await
-            {
+            match deps.ledger.write(&key, ledger::fold(&key, end, units)).await {
                 Ok(RowWrite::Applied(_)) => report.folded_rows += 1,
                 Ok(RowWrite::Refused(_)) => {}
                 Err(error) => {
@@ -97,12 +87,7 @@ async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counter
 }
 
 /// The rows that an item's buckets belong to, with the units that the item has counted.
-fn rows(
-    id: &CustomerId,
-    shard: u32,
-    generation: &Generation,
-    item: &Counters,
-) -> Vec<(RowKey, u64)> {
+fn rows(id: &CustomerId, shard: u32, generation: &Generation, item: &Counters) -> Vec<(RowKey, u64)> {
     let row = |(name, &units): (&String, &u64)| {
         let (bucket, meter) = parse_bucket_attribute(name)?;
         let (customer, generation, meter) = (id.clone(), generation.clone(), meter.to_owned());

@@ -70,10 +70,7 @@ enum Verdict {
     /// Stripe has it, and how we know.
     Delivered(&'static str),
     /// Nobody knows, or not now. `fault`: a 5xx was received, which Stripe may replay to the same idempotency key.
-    Retry {
-        cause: farebox_stripe::Error,
-        fault: bool,
-    },
+    Retry { cause: farebox_stripe::Error, fault: bool },
     /// The operator decides.
     Park(String),
     /// The claim got too old.
@@ -170,11 +167,7 @@ impl Tick {
         let now = self.deps.now();
         if units == 0 {
             return self
-                .apply(
-                    key,
-                    ledger::close(0, "nothing to report", now),
-                    &mut report.closed,
-                )
+                .apply(key, ledger::close(0, "nothing to report", now), &mut report.closed)
                 .await;
         }
         let customer = self.deps.accounts.customer(&key.customer).await?;
@@ -191,8 +184,7 @@ impl Tick {
             timestamp: report_timestamp(row.bucket(), key.generation.slot()),
             identifier: key.identifier(),
         };
-        self.apply(key, ledger::freeze(&frozen, now), &mut report.sealed)
-            .await
+        self.apply(key, ledger::freeze(&frozen, now), &mut report.sealed).await
     }
 
     /// Seals the row's bucket and returns all its units; `None` if somebody else has moved the row on, or it can't be sealed
@@ -226,9 +218,7 @@ impl Tick {
             // after the first reading.
             SealAnswer::GenerationGone => {
                 let row = self.deps.ledger.read(&row.key).await?;
-                Ok(row
-                    .filter(|row| row.state == RowState::Open)
-                    .map(|row| row.units))
+                Ok(row.filter(|row| row.state == RowState::Open).map(|row| row.units))
             }
             SealAnswer::NotSealed => Ok(None),
         }
@@ -247,19 +237,14 @@ impl Tick {
             token: random::token()?,
             at: self.deps.now(),
         };
-        let RowWrite::Applied(row) = self.deps.ledger.write(key, ledger::claim(&claim)).await?
-        else {
+        let RowWrite::Applied(row) = self.deps.ledger.write(key, ledger::claim(&claim)).await? else {
             return Ok(None); // another worker has it
         };
         let token = claim.token.as_str();
         match self.attempt(&row).await {
             Verdict::Delivered(how) => {
-                self.apply(
-                    key,
-                    ledger::delivered(how, self.deps.now()),
-                    &mut report.reported,
-                )
-                .await
+                self.apply(key, ledger::delivered(how, self.deps.now()), &mut report.reported)
+                    .await
             }
             Verdict::Retry { cause, fault } => {
                 tracing::warn!(row = %key, tries = row.tries, %cause, "report will be tried again");
@@ -269,8 +254,7 @@ impl Tick {
             }
             Verdict::Park(why) => {
                 tracing::error!(row = %key, why, "report parked");
-                self.apply(key, ledger::park(token, &why), &mut report.parked)
-                    .await
+                self.apply(key, ledger::park(token, &why), &mut report.parked).await
             }
             Verdict::Drop => {
                 tracing::warn!(row = %key, "claim dropped: it got too old");
@@ -331,33 +315,20 @@ impl Tick {
                     "Stripe has counted {sum} in the report's minute, neither 0 nor its {value}"
                 ))
             }
-            Ok(None) => Verdict::Park(format!(
-                "Stripe has no active meter named {} to ask",
-                report.event_name
-            )),
+            Ok(None) => Verdict::Park(format!("Stripe has no active meter named {} to ask", report.event_name)),
             // A question has no idempotency key that would have to move on.
             Err(error) => refused(error, false),
         }
     }
 
     /// What Stripe has counted from `start` to `end`; `None` without a meter.
-    async fn counted(
-        &self,
-        report: &Report,
-        start: u64,
-        end: u64,
-    ) -> Result<Option<u64>, farebox_stripe::Error> {
+    async fn counted(&self, report: &Report, start: u64, end: u64) -> Result<Option<u64>, farebox_stripe::Error> {
         let Some(meter) = self.meter(&report.event_name).await? else {
             return Ok(None);
         };
         self.deps
             .stripe
-            .event_summary(
-                &meter,
-                &report.stripe_customer,
-                seconds(start),
-                seconds(end),
-            )
+            .event_summary(&meter, &report.stripe_customer, seconds(start), seconds(end))
             .await
             .map(Some)
     }
@@ -368,12 +339,7 @@ impl Tick {
         if known.is_some() {
             return Ok(known);
         }
-        let found = self
-            .deps
-            .stripe
-            .find_meter(event_name)
-            .await?
-            .map(|meter| meter.id);
+        let found = self.deps.stripe.find_meter(event_name).await?.map(|meter| meter.id);
         if let Some(id) = &found {
             meters().insert(event_name.to_owned(), id.clone());
         }
@@ -390,25 +356,18 @@ impl Tick {
             .await?;
         // Another generation has no such bucket. The same one unsealed came back from a backup: the operator gives it a
         // generation of its own before it serves.
-        if matches!(pruned, Updated::Refused(Some(item)) if item.generation == key.generation.as_str())
-        {
+        if matches!(pruned, Updated::Refused(Some(item)) if item.generation == key.generation.as_str()) {
             return Err(Error::Row {
                 row: key.to_string(),
                 problem: "reported, but its bucket is not sealed",
             });
         }
-        self.apply(key, ledger::finish(), &mut report.finished)
-            .await?;
+        self.apply(key, ledger::finish(), &mut report.finished).await?;
         Ok(())
     }
 
     /// Writes and counts a transition. `None` if it was refused: somebody else has moved the row on.
-    async fn apply(
-        &self,
-        key: &RowKey,
-        write: Expression,
-        count: &mut u64,
-    ) -> Result<Option<Row>, Error> {
+    async fn apply(&self, key: &RowKey, write: Expression, count: &mut u64) -> Result<Option<Row>, Error> {
         match self.deps.ledger.write(key, write).await? {
             RowWrite::Applied(row) => {
                 *count += 1;
@@ -422,18 +381,9 @@ impl Tick {
 /// What to do after an answer that is none.
 fn refused(error: farebox_stripe::Error, fault: bool) -> Verdict {
     // 401 and 403 speak about our key, hence about every row there is: parking them all helps nobody.
-    let is_about_our_key = matches!(
-        error,
-        farebox_stripe::Error::Rejected {
-            status: 401 | 403,
-            ..
-        }
-    );
+    let is_about_our_key = matches!(error, farebox_stripe::Error::Rejected { status: 401 | 403, .. });
     if error.retryable() || is_about_our_key {
-        Verdict::Retry {
-            cause: error,
-            fault,
-        }
+        Verdict::Retry { cause: error, fault }
     } else {
         Verdict::Park(error.to_string())
     }

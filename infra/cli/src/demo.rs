@@ -7,7 +7,11 @@ use farebox_local::{CustomerResult, DemoReport, Error, replay};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) async fn run(json: bool) -> Result<ExitCode, Error> {
-    let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let bar = if json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(0)
+    };
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} requests replayed") {
         bar.set_style(style);
     }
@@ -18,17 +22,24 @@ pub(crate) async fn run(json: bool) -> Result<ExitCode, Error> {
     .await?;
     bar.finish_and_clear();
     if json {
-        println!("{}", serde_json::to_string(&report).map_err(|e| Error::Refused(e.to_string()))?);
+        println!(
+            "{}",
+            serde_json::to_string(&report).map_err(|e| Error::Refused(e.to_string()))?
+        );
     } else {
         print(&report);
     }
-    Ok(if report.totals.difference == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.totals.difference == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print(report: &DemoReport) {
     let codes: Vec<&String> = report.totals.denied.keys().collect();
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     let mut header: Vec<String> = ["customer", "tier", "requests", "admitted"].map(str::to_owned).to_vec();
     header.extend(codes.iter().map(|code| code.replace('_', " ")));
     header.extend(["counted", "in ledger", "in Stripe", "invoice", "difference"].map(str::to_owned));
@@ -36,7 +47,13 @@ fn print(report: &DemoReport) {
     for customer in &report.customers {
         table.add_row(row(customer, &codes));
     }
-    table.add_row(row(&CustomerResult { customer: "total".to_owned(), ..report.totals.clone() }, &codes));
+    table.add_row(row(
+        &CustomerResult {
+            customer: "total".to_owned(),
+            ..report.totals.clone()
+        },
+        &codes,
+    ));
     for i in 2..table.column_count() {
         if let Some(column) = table.column_mut(i) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -55,9 +72,17 @@ fn print(report: &DemoReport) {
 }
 
 fn row(customer: &CustomerResult, codes: &[&String]) -> Vec<String> {
-    let mut cells =
-        vec![customer.customer.clone(), customer.tier.clone(), customer.requests.to_string(), customer.admitted.to_string()];
-    cells.extend(codes.iter().map(|code| customer.denied.get(*code).copied().unwrap_or(0).to_string()));
+    let mut cells = vec![
+        customer.customer.clone(),
+        customer.tier.clone(),
+        customer.requests.to_string(),
+        customer.admitted.to_string(),
+    ];
+    cells.extend(
+        codes
+            .iter()
+            .map(|code| customer.denied.get(*code).copied().unwrap_or(0).to_string()),
+    );
     cells.extend([customer.counted_units, customer.ledger_units, customer.stripe_units].map(|n| n.to_string()));
     let cents = customer.invoice_total_cents;
     cells.push(format!("${}.{:02}", cents / 100, cents % 100));

@@ -10,14 +10,21 @@ const PACE: Duration = Duration::from_millis(500);
 pub(crate) async fn run(port: u16, data: Option<PathBuf>, tiers: Option<PathBuf>) -> Result<ExitCode, Error> {
     let tiers = match tiers {
         None => DEV_TIERS.to_owned(),
-        Some(file) => std::fs::read_to_string(&file)
-            .map_err(|cause| Error::Io { what: format!("read {}", file.display()), cause })?,
+        Some(file) => std::fs::read_to_string(&file).map_err(|cause| Error::Io {
+            what: format!("read {}", file.display()),
+            cause,
+        })?,
     };
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.map_err(|cause| Error::Io {
-        what: format!("listen on 127.0.0.1:{port} (another --port may be free)"),
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|cause| Error::Io {
+            what: format!("listen on 127.0.0.1:{port} (another --port may be free)"),
+            cause,
+        })?;
+    let address = listener.local_addr().map_err(|cause| Error::Io {
+        what: "listen".to_owned(),
         cause,
     })?;
-    let address = listener.local_addr().map_err(|cause| Error::Io { what: "listen".to_owned(), cause })?;
     let base = format!("http://{address}");
     let system = System::start(Options {
         data: data.clone(),
@@ -30,10 +37,13 @@ pub(crate) async fn run(port: u16, data: Option<PathBuf>, tiers: Option<PathBuf>
     let keys = system.ready_keys().await?;
 
     println!("Farebox is running: a gateway on {base} in front of a sample API.");
-    println!("{}", match &data {
-        None => "Everything is in memory and gone when it stops (--data DIR keeps it).".to_owned(),
-        Some(directory) => format!("Everything is kept in {}.", directory.display()),
-    });
+    println!(
+        "{}",
+        match &data {
+            None => "Everything is in memory and gone when it stops (--data DIR keeps it).".to_owned(),
+            Some(directory) => format!("Everything is kept in {}.", directory.display()),
+        }
+    );
     for (tier, key) in &keys {
         let (method, path) = match tier.as_str() {
             "free" => ("", "/v1/basic/hello"),
@@ -62,6 +72,9 @@ pub(crate) async fn run(port: u16, data: Option<PathBuf>, tiers: Option<PathBuf>
     };
     let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
     pace.abort();
-    served.map_err(|cause| Error::Io { what: "serve".to_owned(), cause })?;
+    served.map_err(|cause| Error::Io {
+        what: "serve".to_owned(),
+        cause,
+    })?;
     Ok(ExitCode::SUCCESS)
 }

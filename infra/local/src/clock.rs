@@ -57,7 +57,9 @@ impl VirtualClock {
     pub fn set(&self, to: Timestamp) {
         let ahead = to.ms().saturating_sub(self.now().ms());
         if self.0.is_running.load(SeqCst) {
-            self.0.ahead_ms.fetch_add(i64::try_from(ahead).unwrap_or(i64::MAX), SeqCst);
+            self.0
+                .ahead_ms
+                .fetch_add(i64::try_from(ahead).unwrap_or(i64::MAX), SeqCst);
         } else {
             self.0.stands_at_ms.fetch_max(to.ms(), SeqCst);
         }

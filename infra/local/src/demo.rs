@@ -112,7 +112,9 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
     })
     .await?;
     let mut sellers = sell_to_busiest(&system, &lines).await?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(Error::io("listen"))?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(Error::io("listen"))?;
     let address = listener.local_addr().map_err(Error::io("listen"))?;
     let router = system.gateway.router(system.clone());
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
@@ -121,7 +123,9 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
     let total = lines.iter().filter(|line| sellers.contains_key(&line.address)).count();
     let mut done = 0;
     for line in &lines {
-        let Some(seller) = sellers.get_mut(&line.address) else { continue };
+        let Some(seller) = sellers.get_mut(&line.address) else {
+            continue;
+        };
         let now = Timestamp::from_s(line.at);
         if now.s() / 300 > system.clock().now().s() / 300 {
             system.run_until(now).await?;
@@ -139,18 +143,27 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
         seller.result.requests += 1;
         if head.status.is_success() {
             seller.result.admitted += 1;
-            let cost = head.headers.get("x-farebox-cost").and_then(|cost| cost.to_str().ok()?.parse().ok());
+            let cost = head
+                .headers
+                .get("x-farebox-cost")
+                .and_then(|cost| cost.to_str().ok()?.parse().ok());
             seller.admitted_units += cost.unwrap_or(1);
         } else {
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let code = body["code"].as_str().map_or_else(|| head.status.as_str().to_owned(), str::to_owned);
+            let code = body["code"]
+                .as_str()
+                .map_or_else(|| head.status.as_str().to_owned(), str::to_owned);
             *seller.result.denied.entry(code).or_insert(0) += 1;
         }
         done += 1;
         progress(Progress { done, total });
     }
 
-    let end = sellers.values().map(|seller| seller.sold.customer.cycle.current.end).max().unwrap_or(START_S);
+    let end = sellers
+        .values()
+        .map(|seller| seller.sold.customer.cycle.current.end)
+        .max()
+        .unwrap_or(START_S);
     system.run_until(Timestamp::from_s(end + AFTER_CLOSE_S)).await?;
     let (rows, _) = system.control.ledger.scan().await?;
     let mut customers = Vec::new();
@@ -161,14 +174,21 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
     let totals = customers.iter().fold(CustomerResult::default(), sum);
     server.abort();
     let metrics = |read: fn(&farebox_authorizer::Metrics) -> u64| -> u64 {
-        system.gateway.authorizers().iter().map(|authorizer| read(authorizer.metrics())).sum()
+        system
+            .gateway
+            .authorizers()
+            .iter()
+            .map(|authorizer| read(authorizer.metrics()))
+            .sum()
     };
     let writes = metrics(|metrics| metrics.writes.load(Relaxed));
     let decisions = metrics(|metrics| metrics.decisions.load(Relaxed));
     Ok(DemoReport {
         customers,
         totals,
-        stripe_meter_events: system.services.stand_in.snapshot()["meter_events"]["accepted"].as_u64().unwrap_or(0),
+        stripe_meter_events: system.services.stand_in.snapshot()["meter_events"]["accepted"]
+            .as_u64()
+            .unwrap_or(0),
         table_writes_per_decision: round(writes as f64 / decisions.max(1) as f64),
         seconds: round(began.elapsed().as_secs_f64()),
     })
@@ -182,7 +202,9 @@ fn round(n: f64) -> f64 {
 /// The log in the order of time.
 fn traffic() -> Result<Vec<LogLine>, Error> {
     let mut text = String::new();
-    flate2::read::GzDecoder::new(LOG).read_to_string(&mut text).map_err(Error::io("unpack the access log"))?;
+    flate2::read::GzDecoder::new(LOG)
+        .read_to_string(&mut text)
+        .map_err(Error::io("unpack the access log"))?;
     let mut lines: Vec<LogLine> = text.lines().filter_map(parse_line).collect();
     lines.sort_by_key(|line| line.at);
     Ok(lines)
@@ -195,9 +217,16 @@ fn parse_line(line: &str) -> Option<LogLine> {
     let (time, rest) = rest.split_once(']')?;
     let (_, rest) = rest.split_once('"')?;
     let mut request = rest.split_once('"')?.0.split(' ');
-    let at = chrono::DateTime::parse_from_str(time, "%d/%b/%Y:%H:%M:%S %z").ok()?.timestamp();
+    let at = chrono::DateTime::parse_from_str(time, "%d/%b/%Y:%H:%M:%S %z")
+        .ok()?
+        .timestamp();
     let (method, target) = (request.next()?.to_owned(), request.next()?.to_owned());
-    Some(LogLine { at: u64::try_from(at).ok()?, address: address.to_owned(), method, target })
+    Some(LogLine {
+        at: u64::try_from(at).ok()?,
+        address: address.to_owned(),
+        method,
+        target,
+    })
 }
 
 /// Each of the busiest addresses buys a tier, in turn over all of them.
@@ -213,32 +242,55 @@ async fn sell_to_busiest(system: &Arc<System>, lines: &[LogLine]) -> Result<BTre
     for ((address, _), tier) in busiest.into_iter().take(CUSTOMERS).zip(tiers.iter().cycle()) {
         let sold = system.sell(address, &tier.name, Overrides::default()).await?;
         let terms = system.control.terms(&sold.customer).await?;
-        let result =
-            CustomerResult { customer: address.to_owned(), tier: tier.name.clone(), ..CustomerResult::default() };
-        sellers.insert(address.to_owned(), Seller { sold, terms, result, admitted_units: 0 });
+        let result = CustomerResult {
+            customer: address.to_owned(),
+            tier: tier.name.clone(),
+            ..CustomerResult::default()
+        };
+        sellers.insert(
+            address.to_owned(),
+            Seller {
+                sold,
+                terms,
+                result,
+                admitted_units: 0,
+            },
+        );
     }
     Ok(sellers)
 }
 
 /// Compares what the caller saw, the counter, the ledger, Stripe's sum and the invoice of one customer.
 async fn audit(system: &System, seller: Seller, rows: &[Row]) -> Result<CustomerResult, Error> {
-    let Seller { sold, terms, mut result, admitted_units } = seller;
+    let Seller {
+        sold,
+        terms,
+        mut result,
+        admitted_units,
+    } = seller;
     let customer = &sold.customer;
     let period = customer.cycle.current;
     let stripe = &system.services.stripe;
     for shard in 0..terms.shards {
-        let item = system.control.counters.read(&counters::key(&customer.id, shard)).await?;
+        let item = system
+            .control
+            .counters
+            .read(&counters::key(&customer.id, shard))
+            .await?;
         let name = format!("q{}.{DEFAULT_METER}", period.start);
         result.counted_units += item.map_or(0, |item| item.units_of(&name));
     }
-    let own = rows.iter().filter(|row| row.key.customer == customer.id && period.contains(row.key.bucket));
+    let own = rows
+        .iter()
+        .filter(|row| row.key.customer == customer.id && period.contains(row.key.bucket));
     result.ledger_units = own.map(|row| row.units).sum();
 
     let in_stripe = customer.stripe_customer.as_deref().unwrap_or_default();
     if let Some(meter) = stripe.find_meter(DEFAULT_METER).await? {
         let second = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
-        result.stripe_units =
-            stripe.event_summary(&meter.id, in_stripe, second(period.start), second(period.end)).await?;
+        result.stripe_units = stripe
+            .event_summary(&meter.id, in_stripe, second(period.start), second(period.end))
+            .await?;
     }
     let invoices = stripe.invoices(in_stripe).await?;
     let closing = invoices.iter().find(|invoice| {
@@ -246,7 +298,9 @@ async fn audit(system: &System, seller: Seller, rows: &[Row]) -> Result<Customer
     });
     result.invoice_total_cents = closing.map_or(0, |invoice| invoice.total);
 
-    let usage = terms.usage_amount(DEFAULT_METER, result.counted_units).map_err(|_| Error::refused("amount overflows"))?;
+    let usage = terms
+        .usage_amount(DEFAULT_METER, result.counted_units)
+        .map_err(|_| Error::refused("amount overflows"))?;
     let expected = i64::try_from(usage.0 + terms.price.amount.0).map_err(Error::refused)?;
     let missing_invoice = u64::from(closing.is_none());
     result.difference = admitted_units.abs_diff(result.counted_units)

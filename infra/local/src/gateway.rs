@@ -101,7 +101,10 @@ impl Gateway {
 
     async fn call(&self, mut request: Request) -> Response {
         let now = self.0.clock.now();
-        let Some(authorizer) = self.0.authorizers.get(self.0.turn.fetch_add(1, Relaxed) % self.0.authorizers.len().max(1))
+        let Some(authorizer) = self
+            .0
+            .authorizers
+            .get(self.0.turn.fetch_add(1, Relaxed) % self.0.authorizers.len().max(1))
         else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
@@ -149,7 +152,10 @@ impl Gateway {
         }
         let mut body = template.body.replace("{docs_url}", &self.0.docs_url);
         for (name, value) in context {
-            body = body.replace(&format!("$context.authorizer.{name}"), value.as_str().unwrap_or_default());
+            body = body.replace(
+                &format!("$context.authorizer.{name}"),
+                value.as_str().unwrap_or_default(),
+            );
         }
         let status = StatusCode::from_u16(template.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, headers, body).into_response()
@@ -164,7 +170,10 @@ async fn call(State(gateway): State<Gateway>, request: Request) -> Response {
 fn authorizer_event(request: &Request, now: Timestamp) -> Value {
     let mut headers = Map::new();
     for (name, value) in request.headers() {
-        headers.insert(name.to_string(), Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        headers.insert(
+            name.to_string(),
+            Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        );
     }
     let (method, path) = (request.method().as_str(), request.uri().path());
     json!({
@@ -189,13 +198,20 @@ fn authorizer_event(request: &Request, now: Timestamp) -> Value {
 
 /// Hands the context to the back end. What the caller sent under the same names is removed: nobody writes their own figures.
 fn forward_context(headers: &mut HeaderMap, context: &Map<String, Value>) {
-    let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(CONTEXT_HEADER)).cloned().collect();
+    let forged: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(CONTEXT_HEADER))
+        .cloned()
+        .collect();
     for name in forged {
         headers.remove(name);
     }
     for (name, value) in context {
-        insert(headers, &format!("{CONTEXT_HEADER}{}", name.replace('_', "-")), value.as_str());
+        insert(
+            headers,
+            &format!("{CONTEXT_HEADER}{}", name.replace('_', "-")),
+            value.as_str(),
+        );
     }
 }
 
@@ -216,8 +232,14 @@ fn sample_api() -> Router {
             "/v1/items",
             get(move || async move { Json(json!({ "items": [item(1, "ticket"), item(2, "turnstile")] })) }),
         )
-        .route("/v1/generate", post(|| async { Json(json!({ "text": "one generated answer" })) }))
-        .route("/v1/admin/stats", get(|| async { Json(json!({ "uptime_percent": "99.9" })) }))
+        .route(
+            "/v1/generate",
+            post(|| async { Json(json!({ "text": "one generated answer" })) }),
+        )
+        .route(
+            "/v1/admin/stats",
+            get(|| async { Json(json!({ "uptime_percent": "99.9" })) }),
+        )
         .fallback(|request: Request| async move { Json(json!({ "path": request.uri().path() })) })
         .layer(middleware::from_fn(response_headers))
 }

@@ -45,13 +45,18 @@ pub async fn sell(
         Some(customer) => customer,
         None => {
             // A tier's own prices are shared; what was agreed with one customer has prices of its own.
-            let name = if overrides == Overrides::default() { format!("{tier}-v{version}") } else { format!("{id}-v{version}") };
+            let name = if overrides == Overrides::default() {
+                format!("{tier}-v{version}")
+            } else {
+                format!("{id}-v{version}")
+            };
             let prices = prices(stripe, catalog, &terms, &name).await?;
             let prices: Vec<&str> = prices.iter().map(String::as_str).collect();
             let step = |what: &str| format!("farebox-{id}-{what}");
             let metadata = HashMap::from([("farebox_customer".to_owned(), id.to_string())]);
-            let in_stripe =
-                stripe.create_customer(id.as_str(), None, metadata.clone(), &step("customer")).await?;
+            let in_stripe = stripe
+                .create_customer(id.as_str(), None, metadata.clone(), &step("customer"))
+                .await?;
             let trial = catalog.tier(tier).map(|tier| tier.trial_days).filter(|&days| days > 0);
             let subscription = stripe
                 .create_subscription(&in_stripe.id, &prices, trial, metadata, &step("subscription"))
@@ -79,8 +84,13 @@ pub async fn sell(
             control.add_customer(new, now).await?
         }
     };
-    let issued = control.issue_key(id, BRAND, Mode::Test, "first key", Vec::new(), None, now).await?;
-    Ok(Sold { customer, key: issued.key.reveal().to_owned() })
+    let issued = control
+        .issue_key(id, BRAND, Mode::Test, "first key", Vec::new(), None, now)
+        .await?;
+    Ok(Sold {
+        customer,
+        key: issued.key.reveal().to_owned(),
+    })
 }
 
 /// The prices of a tier in Stripe: the base price, and one metered price for each meter that it names.
@@ -106,11 +116,23 @@ async fn prices(stripe: &Client, catalog: &Catalog, terms: &Terms, name: &str) -
     for meter in meters(terms) {
         let in_stripe = match stripe.find_meter(&meter).await? {
             Some(meter) => meter,
-            None => stripe.create_meter(&meter, &meter, &format!("farebox-meter-{meter}")).await?,
+            None => {
+                stripe
+                    .create_meter(&meter, &meter, &format!("farebox-meter-{meter}"))
+                    .await?
+            }
         };
         let spec = price_spec(terms, &meter);
         let made = stripe
-            .create_metered_price(&product.id, currency, interval, &in_stripe.id, &spec, &key(&meter), &key(&meter))
+            .create_metered_price(
+                &product.id,
+                currency,
+                interval,
+                &in_stripe.id,
+                &spec,
+                &key(&meter),
+                &key(&meter),
+            )
             .await?;
         prices.push(made.id);
     }
@@ -129,8 +151,12 @@ fn meters(terms: &Terms) -> Vec<String> {
 }
 
 fn price_spec(terms: &Terms, meter: &str) -> UsagePriceSpec {
-    let free = UsagePriceSpec::PerUnit { unit_amount_decimal: "0".to_owned() };
-    let Some(price) = terms.overage.get(meter) else { return free };
+    let free = UsagePriceSpec::PerUnit {
+        unit_amount_decimal: "0".to_owned(),
+    };
+    let Some(price) = terms.overage.get(meter) else {
+        return free;
+    };
     let mode = match price {
         UsagePrice::Volume(_) => TiersMode::Volume,
         UsagePrice::PerUnit(_) | UsagePrice::Graduated(_) => TiersMode::Graduated,

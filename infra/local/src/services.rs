@@ -85,14 +85,20 @@ impl Drop for Services {
 }
 
 async fn listen() -> Result<(TcpListener, SocketAddr), Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Error::io("listen on 127.0.0.1"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(Error::io("listen on 127.0.0.1"))?;
     let address = listener.local_addr().map_err(Error::io("listen on 127.0.0.1"))?;
     Ok((listener, address))
 }
 
 async fn serve_sqs(listener: TcpListener, address: SocketAddr) {
     use rustack_sqs_core::{config::SqsConfig, handler::RustackSqsHandler, provider::RustackSqs};
-    let config = SqsConfig { host: "127.0.0.1".to_owned(), port: address.port(), ..SqsConfig::default() };
+    let config = SqsConfig {
+        host: "127.0.0.1".to_owned(),
+        port: address.port(),
+        ..SqsConfig::default()
+    };
     let handler = Arc::new(RustackSqsHandler::new(Arc::new(RustackSqs::new(config))));
     let service = rustack_sqs_http::service::SqsHttpService::new(handler, Default::default());
     while let Ok((stream, _)) = listener.accept().await {

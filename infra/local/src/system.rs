@@ -19,8 +19,8 @@ use farebox_aws::{
 use farebox_consumer::{Consumer, Deps as ConsumerDeps};
 use farebox_core::{
     id::CustomerId,
-    tiers::{BasePrice, Catalog, Interval, Limit, Overrides},
     money::Money,
+    tiers::{BasePrice, Catalog, Interval, Limit, Overrides},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -124,7 +124,11 @@ impl System {
             stripe: services.stripe.clone(),
             clock: Arc::new(move || time.now()),
         });
-        let control = Control { accounts: parts.accounts, counters: parts.counters, ledger: parts.ledger };
+        let control = Control {
+            accounts: parts.accounts,
+            counters: parts.counters,
+            ledger: parts.ledger,
+        };
         let system = Self {
             services,
             control,
@@ -161,7 +165,16 @@ impl System {
     pub async fn sell(&self, id: &str, tier: &str, overrides: Overrides) -> Result<Sold, Error> {
         let id = CustomerId::try_from(id.to_owned()).map_err(Error::refused)?;
         let catalog = (self.catalog.0, &self.catalog.1);
-        sell(&self.control, &self.services.stripe, catalog, &id, tier, overrides, self.clock.now()).await
+        sell(
+            &self.control,
+            &self.services.stripe,
+            catalog,
+            &id,
+            tier,
+            overrides,
+            self.clock.now(),
+        )
+        .await
     }
 
     /// One ready key per tier, the same ones after a restart with data.
@@ -181,7 +194,10 @@ impl System {
                 None => {
                     let is_complete = self.catalog.1.terms(&tier.name, &Overrides::default()).is_ok();
                     let overrides = if is_complete { Overrides::default() } else { agreed() };
-                    let key = self.sell(&format!("{}-customer", tier.name), &tier.name, overrides).await?.key;
+                    let key = self
+                        .sell(&format!("{}-customer", tier.name), &tier.name, overrides)
+                        .await?
+                        .key;
                     known.insert(tier.name.clone(), key.clone());
                     if let Some(file) = &file {
                         let text = serde_json::to_string_pretty(&known).map_err(Error::refused)?;
@@ -205,28 +221,52 @@ impl System {
         let sqs = &self.services.clients.sqs;
         let mut folded = 0;
         loop {
-            let received = sqs.receive_message().queue_url(&self.queue_url).max_number_of_messages(10).send().await;
-            let messages = received.map_err(|e| Error::refused(format!("receive: {e:?}")))?.messages.unwrap_or_default();
+            let received = sqs
+                .receive_message()
+                .queue_url(&self.queue_url)
+                .max_number_of_messages(10)
+                .send()
+                .await;
+            let messages = received
+                .map_err(|e| Error::refused(format!("receive: {e:?}")))?
+                .messages
+                .unwrap_or_default();
             if messages.is_empty() {
                 return Ok(folded);
             }
             let records: Vec<(String, String)> = messages
                 .iter()
-                .map(|m| (m.message_id().unwrap_or_default().to_owned(), m.body().unwrap_or_default().to_owned()))
+                .map(|m| {
+                    (
+                        m.message_id().unwrap_or_default().to_owned(),
+                        m.body().unwrap_or_default().to_owned(),
+                    )
+                })
                 .collect();
             let report = self.consumer.fold(&records).await;
             let done = messages.iter().enumerate().filter(|(_, m)| {
-                !report.failed.iter().any(|failed| Some(failed.as_str()) == m.message_id())
+                !report
+                    .failed
+                    .iter()
+                    .any(|failed| Some(failed.as_str()) == m.message_id())
             });
             let entries: Result<Vec<Delete>, _> = done
                 .map(|(i, m)| {
-                    Delete::builder().id(i.to_string()).receipt_handle(m.receipt_handle().unwrap_or_default()).build()
+                    Delete::builder()
+                        .id(i.to_string())
+                        .receipt_handle(m.receipt_handle().unwrap_or_default())
+                        .build()
                 })
                 .collect();
             let entries = entries.map_err(Error::refused)?;
             folded += entries.len();
             if !entries.is_empty() {
-                let deleted = sqs.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries)).send().await;
+                let deleted = sqs
+                    .delete_message_batch()
+                    .queue_url(&self.queue_url)
+                    .set_entries(Some(entries))
+                    .send()
+                    .await;
                 deleted.map_err(|e| Error::refused(format!("delete: {e:?}")))?;
             }
         }
@@ -323,9 +363,18 @@ impl System {
 /// What `farebox dev` agrees with the customer of a tier that leaves things `custom`.
 fn agreed() -> Overrides {
     Overrides {
-        price: Some(BasePrice { amount: Money(99_900), interval: Interval::Month }),
-        included: Some(BTreeMap::from([(farebox_core::tiers::DEFAULT_METER.to_owned(), Some(1_000_000))])),
-        limits: Some(vec![Limit { units: 10_000, window_ms: 60_000 }]),
+        price: Some(BasePrice {
+            amount: Money(99_900),
+            interval: Interval::Month,
+        }),
+        included: Some(BTreeMap::from([(
+            farebox_core::tiers::DEFAULT_METER.to_owned(),
+            Some(1_000_000),
+        )])),
+        limits: Some(vec![Limit {
+            units: 10_000,
+            window_ms: 60_000,
+        }]),
         ..Overrides::default()
     }
 }
@@ -350,7 +399,10 @@ impl Parts {
 fn read_ahead(directory: &Path) -> Result<u64, Error> {
     let file = directory.join("clock");
     match std::fs::read_to_string(&file) {
-        Ok(text) => text.trim().parse().map_err(|e| Error::refused(format!("{}: {e}", file.display()))),
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|e| Error::refused(format!("{}: {e}", file.display()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(Error::io(format!("read {}", file.display()))(e)),
     }

@@ -74,7 +74,10 @@ impl AccountTable {
             return Ok(newest);
         }
         let version = newest + 1;
-        if !self.put(&format!("t#{version}"), "catalog", catalog, 0, Some(0)).await? {
+        if !self
+            .put(&format!("t#{version}"), "catalog", catalog, 0, Some(0))
+            .await?
+        {
             return Err(Error::Contended("the catalog".to_owned()));
         }
         self.put("t", "newest", &version, 0, None).await?;
@@ -86,7 +89,14 @@ impl AccountTable {
     /// # Errors
     /// [`Error`] if the table can't be written.
     pub async fn put_customer(&self, customer: &Customer, seen: Option<u64>) -> Result<bool, Error> {
-        self.put(&format!("c#{}", customer.id), "customer", customer, customer.auth_epoch, Some(seen.unwrap_or(0))).await
+        self.put(
+            &format!("c#{}", customer.id),
+            "customer",
+            customer,
+            customer.auth_epoch,
+            Some(seen.unwrap_or(0)),
+        )
+        .await
     }
 
     /// Stores a key, and that its customer owns it.
@@ -94,7 +104,8 @@ impl AccountTable {
     /// # Errors
     /// [`Error`] if the table can't be written.
     pub async fn put_key(&self, hash: KeyHash, key: &KeyRecord) -> Result<(), Error> {
-        self.put(&format!("c#{}", key.customer), &format!("key#{hash}"), &(), 0, None).await?;
+        self.put(&format!("c#{}", key.customer), &format!("key#{hash}"), &(), 0, None)
+            .await?;
         self.put(&format!("k#{hash}"), "key", key, 0, None).await?;
         Ok(())
     }
@@ -169,7 +180,14 @@ impl AccountTable {
         serde_json::from_str(document).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
     }
 
-    async fn put<T: Serialize>(&self, pk: &str, sk: &str, document: &T, epoch: u64, seen: Option<u64>) -> Result<bool, Error> {
+    async fn put<T: Serialize>(
+        &self,
+        pk: &str,
+        sk: &str,
+        document: &T,
+        epoch: u64,
+        seen: Option<u64>,
+    ) -> Result<bool, Error> {
         let operation = || format!("put {} {sk}", self.table);
         let document = serde_json::to_string(document).map_err(|e| Error::item(operation(), e.to_string()))?;
         let mut request = self
@@ -190,7 +208,12 @@ impl AccountTable {
         };
         match request.send().await {
             Ok(_) => Ok(true),
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => Ok(false),
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
             Err(e) => Err(Error::call(operation(), &e)),
         }
     }

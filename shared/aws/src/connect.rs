@@ -26,7 +26,11 @@ impl Settings {
     /// # Errors
     /// The name of the first variable that is missing.
     pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let need = |name: &str| read(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} is not set"));
+        let need = |name: &str| {
+            read(name)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| format!("{name} is not set"))
+        };
         Ok(Self {
             region: need("AWS_REGION")?,
             credentials: Credentials::new(
@@ -95,5 +99,7 @@ impl Clients {
 
 fn https() -> aws_sdk_dynamodb::config::SharedHttpClient {
     use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
 }

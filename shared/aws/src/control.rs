@@ -96,7 +96,9 @@ impl Control {
     pub async fn terms(&self, customer: &Customer) -> Result<Terms, Error> {
         let catalog = self.accounts.catalog(customer.catalog).await?;
         let catalog = catalog.ok_or_else(|| Error::Refused(format!("there is no catalog {}", customer.catalog)))?;
-        catalog.terms(&customer.tier, &customer.overrides).map_err(|e| Error::Refused(e.to_string()))
+        catalog
+            .terms(&customer.tier, &customer.overrides)
+            .map_err(|e| Error::Refused(e.to_string()))
     }
 
     /// Changes a customer's record and makes the change hold from the next request on.
@@ -208,19 +210,35 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::Refused`] if there is no such key, or it is revoked.
-    pub async fn rotate_key(&self, hash: KeyHash, brand: &str, grace_s: u64, now: Timestamp) -> Result<IssuedKey, Error> {
+    pub async fn rotate_key(
+        &self,
+        hash: KeyHash,
+        brand: &str,
+        grace_s: u64,
+        now: Timestamp,
+    ) -> Result<IssuedKey, Error> {
         let no_such = || Error::Refused("there is no such key".to_owned());
         let old = self.accounts.key(hash).await?.ok_or_else(no_such)?;
         if old.revoked.is_some() {
             return Err(Error::Refused("the key is revoked; issue a new one instead".to_owned()));
         }
-        let new = self.issue_key(&old.customer, brand, old.mode, &old.name, old.scopes, old.expires, now).await?;
+        let new = self
+            .issue_key(&old.customer, brand, old.mode, &old.name, old.scopes, old.expires, now)
+            .await?;
         let end = now.plus_ms(grace_s.saturating_mul(1_000));
-        self.change_key(hash, now, |key| key.expires = Some(key.expires.map_or(end, |expires| expires.min(end)))).await?;
+        self.change_key(hash, now, |key| {
+            key.expires = Some(key.expires.map_or(end, |expires| expires.min(end)))
+        })
+        .await?;
         Ok(new)
     }
 
-    async fn change_key(&self, hash: KeyHash, now: Timestamp, change: impl Fn(&mut KeyRecord)) -> Result<KeyRecord, Error> {
+    async fn change_key(
+        &self,
+        hash: KeyHash,
+        now: Timestamp,
+        change: impl Fn(&mut KeyRecord),
+    ) -> Result<KeyRecord, Error> {
         let no_such = || Error::Refused("there is no such key".to_owned());
         let mut key = self.accounts.key(hash).await?.ok_or_else(no_such)?;
         change(&mut key);
@@ -240,10 +258,17 @@ impl Control {
         let item = self.counters.read(&key).await?.ok_or_else(no_such)?;
         // The slot is taken from the record before it is used, so that no two generations ever share one.
         let customer = self.change(id, now, |customer| customer.next_slot += 1).await?;
-        let item = self.counters.read(&key).await?.filter(|now| now.generation == item.generation).ok_or_else(no_such)?;
+        let item = self
+            .counters
+            .read(&key)
+            .await?
+            .filter(|now| now.generation == item.generation)
+            .ok_or_else(no_such)?;
         let old = Generation::try_from(item.generation.clone()).map_err(|e| Error::Refused(e.to_string()))?;
         for (name, &units) in &item.units {
-            let Some((bucket, meter)) = farebox_core::admission::parse_bucket_attribute(name) else { continue };
+            let Some((bucket, meter)) = farebox_core::admission::parse_bucket_attribute(name) else {
+                continue;
+            };
             let row = ledger::RowKey {
                 customer: id.clone(),
                 shard,
@@ -251,11 +276,17 @@ impl Control {
                 meter: meter.to_owned(),
                 bucket,
             };
-            self.ledger.write(&row, ledger::fold(&row, customer.cycle.bucket_at(bucket).end, units)).await?;
+            self.ledger
+                .write(&row, ledger::fold(&row, customer.cycle.bucket_at(bucket).end, units))
+                .await?;
         }
         let generation = Generation::new(random::bytes()?, customer.next_slot - 1);
         let sealed = customer.cycle.bucket_before(now.s()).start;
-        match self.counters.write(&key, counter::restore(&item, &generation, sealed, customer.auth_epoch)).await? {
+        match self
+            .counters
+            .write(&key, counter::restore(&item, &generation, sealed, customer.auth_epoch))
+            .await?
+        {
             Updated::Applied(_) => Ok(generation),
             Updated::Refused(_) => Err(Error::Contended(format!("counter {key}"))),
         }

@@ -71,7 +71,9 @@ impl CounterTable {
             Ok(answer) => match answer.attributes.as_ref().map(item::counters) {
                 Some(Ok(counters)) => Outcome::Applied(counters),
                 // It was applied: only the figures are missing. Denying it would count what was not served.
-                _ => Outcome::Unknown { cause: "the item after the write is not readable".to_owned() },
+                _ => Outcome::Unknown {
+                    cause: "the item after the write is not readable".to_owned(),
+                },
             },
             Err(error) => classify(&error),
         }
@@ -114,7 +116,12 @@ impl CounterTable {
             .send()
             .await
             .map_err(|e| Error::call(operation(), &e))?;
-        answer.item.as_ref().map(item::counters).transpose().map_err(|problem| Error::item(operation(), problem))
+        answer
+            .item
+            .as_ref()
+            .map(item::counters)
+            .transpose()
+            .map_err(|problem| Error::item(operation(), problem))
     }
 
     /// Reads every item of the table, page by page: the daily scan.
@@ -124,7 +131,14 @@ impl CounterTable {
     pub async fn scan(&self) -> Result<Vec<(CustomerId, u32, Counters)>, Error> {
         let operation = || format!("scan {}", self.table);
         let mut found = Vec::new();
-        let mut pages = self.clients.dynamodb.scan().table_name(&self.table).into_paginator().items().send();
+        let mut pages = self
+            .clients
+            .dynamodb
+            .scan()
+            .table_name(&self.table)
+            .into_paginator()
+            .items()
+            .send();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|e| Error::call(operation(), &e))?;
             let key = item::text(&item, "pk").unwrap_or_default();
@@ -148,7 +162,9 @@ impl CounterTable {
 }
 
 pub(crate) fn bind(mut request: UpdateItemFluentBuilder, write: Expression) -> UpdateItemFluentBuilder {
-    request = request.update_expression(write.update).condition_expression(write.condition);
+    request = request
+        .update_expression(write.update)
+        .condition_expression(write.condition);
     for (placeholder, name) in write.names {
         request = request.expression_attribute_names(placeholder, name);
     }
@@ -165,7 +181,10 @@ where
 {
     let cause = Error::call("admit", error).to_string();
     match error {
-        SdkError::ConstructionFailure(_) => Outcome::NotApplied { retryable: false, cause },
+        SdkError::ConstructionFailure(_) => Outcome::NotApplied {
+            retryable: false,
+            cause,
+        },
         SdkError::DispatchFailure(failure) if failure.as_connector_error().is_some_and(|e| was_refused(e)) => {
             Outcome::NotApplied { retryable: true, cause }
         }
@@ -173,7 +192,10 @@ where
             UpdateItemError::ConditionalCheckFailedException(failed) => {
                 match failed.item.as_ref().map(item::counters).transpose() {
                     Ok(counters) => Outcome::ConditionFailed(counters),
-                    Err(problem) => Outcome::NotApplied { retryable: false, cause: problem },
+                    Err(problem) => Outcome::NotApplied {
+                        retryable: false,
+                        cause: problem,
+                    },
                 }
             }
             other => match other.code() {
@@ -194,7 +216,10 @@ where
                     | "MissingAuthenticationTokenException"
                     | "IncompleteSignatureException"
                     | "ItemCollectionSizeLimitExceededException",
-                ) => Outcome::NotApplied { retryable: false, cause },
+                ) => Outcome::NotApplied {
+                    retryable: false,
+                    cause,
+                },
                 Some(_) => Outcome::Unknown { cause },
             },
         },

@@ -68,9 +68,10 @@ pub(crate) fn row(item: &Item) -> Result<Row, String> {
         report,
         claim: match text(item, "claim") {
             None => None,
-            Some(token) => {
-                Some(Claim { token: token.to_owned(), at: Timestamp::from_ms(need("claimed_at")?) })
-            }
+            Some(token) => Some(Claim {
+                token: token.to_owned(),
+                at: Timestamp::from_ms(need("claimed_at")?),
+            }),
         },
         faults: number(item, "faults").unwrap_or(0),
         tries: number(item, "tries").unwrap_or(0),

@@ -95,7 +95,12 @@ impl LedgerTable {
             .send()
             .await
             .map_err(|e| Error::call(operation(), &e))?;
-        answer.item.as_ref().map(item::row).transpose().map_err(|problem| Error::item(operation(), problem))
+        answer
+            .item
+            .as_ref()
+            .map(item::row)
+            .transpose()
+            .map_err(|problem| Error::item(operation(), problem))
     }
 
     /// The keys of at most `most` rows whose time has come, oldest first in each partition. The index may lag: what a row
@@ -170,7 +175,14 @@ impl LedgerTable {
     pub async fn scan(&self) -> Result<(Vec<Row>, Vec<Alert>), Error> {
         let operation = || format!("scan {}", self.table);
         let (mut rows, mut alerts) = (Vec::new(), Vec::new());
-        let mut pages = self.clients.dynamodb.scan().table_name(&self.table).into_paginator().items().send();
+        let mut pages = self
+            .clients
+            .dynamodb
+            .scan()
+            .table_name(&self.table)
+            .into_paginator()
+            .items()
+            .send();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|e| Error::call(operation(), &e))?;
             let bad = |problem: String| Error::item(operation(), problem);
@@ -195,7 +207,10 @@ impl LedgerTable {
             .dynamodb
             .put_item()
             .table_name(&self.table)
-            .item("pk", text(&format!("{}#alert#{}#{}", alert.customer, alert.meter, alert.percent)))
+            .item(
+                "pk",
+                text(&format!("{}#alert#{}#{}", alert.customer, alert.meter, alert.percent)),
+            )
             .item("sk", number(alert.period))
             .item("kind", text("alert"))
             .item("customer", text(&alert.customer))
@@ -208,7 +223,12 @@ impl LedgerTable {
             .await;
         match result {
             Ok(_) => Ok(true),
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => Ok(false),
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
             Err(e) => Err(Error::call(format!("put alert into {}", self.table), &e)),
         }
     }
@@ -217,7 +237,14 @@ impl LedgerTable {
     ///
     /// # Errors
     /// [`Error`] if it can't be written.
-    pub async fn period_units(&self, customer: &str, meter: &str, period: u64, shard: u32, units: u64) -> Result<u64, Error> {
+    pub async fn period_units(
+        &self,
+        customer: &str,
+        meter: &str,
+        period: u64,
+        shard: u32,
+        units: u64,
+    ) -> Result<u64, Error> {
         let name = format!("shard{shard}");
         let operation = || format!("update {} {customer} period", self.table);
         let result = self
@@ -245,7 +272,9 @@ impl LedgerTable {
         };
         let item = item.unwrap_or_default();
         let shards = item.keys().filter(|name| name.starts_with("shard"));
-        Ok(shards.filter_map(|name| item::number(&item, name)).fold(0, u64::saturating_add))
+        Ok(shards
+            .filter_map(|name| item::number(&item, name))
+            .fold(0, u64::saturating_add))
     }
 }
 

@@ -57,10 +57,16 @@ impl Error {
             ),
             None => DisplayErrorContext(error).to_string(),
         };
-        Self::Call { operation: operation.into(), cause }
+        Self::Call {
+            operation: operation.into(),
+            cause,
+        }
     }
 
     fn item(operation: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Item { operation: operation.into(), problem: problem.into() }
+        Self::Item {
+            operation: operation.into(),
+            problem: problem.into(),
+        }
     }
 }

@@ -28,13 +28,20 @@ impl UsageQueue {
         let (mut left, mut cause) = (Vec::new(), None);
         for batch in messages.chunks(10) {
             let entry = |(i, message): (usize, &UsageMessage)| {
-                Entry::builder().id(i.to_string()).message_body(message.to_body()).build()
+                Entry::builder()
+                    .id(i.to_string())
+                    .message_body(message.to_body())
+                    .build()
             };
             let entries: Result<Vec<Entry>, _> = batch.iter().enumerate().map(entry).collect();
             let sent = match entries {
                 Ok(entries) => {
                     let request = self.clients.sqs.send_message_batch().queue_url(&self.url);
-                    request.set_entries(Some(entries)).send().await.map_err(|e| Error::call("send usage", &e))
+                    request
+                        .set_entries(Some(entries))
+                        .send()
+                        .await
+                        .map_err(|e| Error::call("send usage", &e))
                 }
                 Err(e) => Err(Error::Refused(e.to_string())),
             };

@@ -24,7 +24,11 @@ pub struct Tables {
 impl Default for Tables {
     fn default() -> Self {
         let name = |part: &str| format!("farebox-{part}");
-        Self { accounts: name("accounts"), counters: name("counters"), ledger: name("ledger") }
+        Self {
+            accounts: name("accounts"),
+            counters: name("counters"),
+            ledger: name("ledger"),
+        }
     }
 }
 
@@ -41,7 +45,11 @@ pub async fn create(clients: &Clients, tables: &Tables, queue: &str) -> Result<S
         .map_err(|e| Error::call("list tables", &e))?
         .table_names
         .unwrap_or_default();
-    for (name, has_sort_key) in [(&tables.accounts, Some("S")), (&tables.counters, None), (&tables.ledger, Some("N"))] {
+    for (name, has_sort_key) in [
+        (&tables.accounts, Some("S")),
+        (&tables.counters, None),
+        (&tables.ledger, Some("N")),
+    ] {
         if !existing.contains(name) {
             create_table(clients, name, has_sort_key, *name == tables.ledger).await?;
         }
@@ -51,10 +59,12 @@ pub async fn create(clients: &Clients, tables: &Tables, queue: &str) -> Result<S
 
 async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_work: bool) -> Result<(), Error> {
     let attribute = |name: &str, kind: ScalarAttributeType| {
-        AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(kind)
+            .build()
     };
-    let element =
-        |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let element = |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
     let built = |e: aws_smithy_types::error::operation::BuildError| Error::Refused(e.to_string());
 
     let mut request = clients
@@ -65,7 +75,11 @@ async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_wor
         .attribute_definitions(attribute("pk", ScalarAttributeType::S).map_err(built)?)
         .key_schema(element("pk", KeyType::Hash).map_err(built)?);
     if let Some(kind) = sort {
-        let kind = if kind == "N" { ScalarAttributeType::N } else { ScalarAttributeType::S };
+        let kind = if kind == "N" {
+            ScalarAttributeType::N
+        } else {
+            ScalarAttributeType::S
+        };
         request = request
             .attribute_definitions(attribute("sk", kind).map_err(built)?)
             .key_schema(element("sk", KeyType::Range).map_err(built)?);
@@ -84,7 +98,10 @@ async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_wor
                     .map_err(built)?,
             );
     }
-    request.send().await.map_err(|e| Error::call(format!("create table {name}"), &e))?;
+    request
+        .send()
+        .await
+        .map_err(|e| Error::call(format!("create table {name}"), &e))?;
     Ok(())
 }
 
@@ -93,11 +110,23 @@ async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
     let no_url = || Error::Refused("the queue has no URL".to_owned());
     let dead = format!("{name}-dead");
     let dead = clients.sqs.create_queue().queue_name(&dead).send().await;
-    let dead = dead.map_err(|e| Error::call("create dead-letter queue", &e))?.queue_url.ok_or_else(no_url)?;
-    let attributes = clients.sqs.get_queue_attributes().queue_url(dead).attribute_names(Name::QueueArn).send().await;
-    let attributes = attributes.map_err(|e| Error::call("read dead-letter queue", &e))?.attributes.unwrap_or_default();
+    let dead = dead
+        .map_err(|e| Error::call("create dead-letter queue", &e))?
+        .queue_url
+        .ok_or_else(no_url)?;
+    let attributes = clients
+        .sqs
+        .get_queue_attributes()
+        .queue_url(dead)
+        .attribute_names(Name::QueueArn)
+        .send()
+        .await;
+    let attributes = attributes
+        .map_err(|e| Error::call("read dead-letter queue", &e))?
+        .attributes
+        .unwrap_or_default();
     let arn = attributes.get(&Name::QueueArn).cloned().unwrap_or_default();
-    let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"3"}}"#);
+    let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":3}}"#);
     let queue = clients
         .sqs
         .create_queue()
@@ -106,5 +135,8 @@ async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
         .attributes(Name::VisibilityTimeout, "180")
         .send()
         .await;
-    queue.map_err(|e| Error::call(format!("create queue {name}"), &e))?.queue_url.ok_or_else(no_url)
+    queue
+        .map_err(|e| Error::call(format!("create queue {name}"), &e))?
+        .queue_url
+        .ok_or_else(no_url)
 }

@@ -119,7 +119,10 @@ pub struct Demand {
 impl Demand {
     /// What `terms` ask of a request that costs `cost` on `meter`. Limits and quotas of a sharded customer are split:
     /// shard `i` of `n` holds its n-th part, the first ones the remainder.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of the request; a struct would be this one again")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a fact of the request; a struct would be this one again"
+    )]
     #[must_use]
     pub fn new(
         terms: &Terms,
@@ -132,13 +135,22 @@ impl Demand {
         now: Timestamp,
     ) -> Self {
         let share = |units: u64| share(units, shard, terms.shards);
-        let part = |limit: Limit| Limit { units: share(limit.units), ..limit };
+        let part = |limit: Limit| Limit {
+            units: share(limit.units),
+            ..limit
+        };
         let policy = |at_quota: AtQuota| match at_quota {
             AtQuota::Throttle(limit) => AtQuota::Throttle(part(limit)),
             other => other,
         };
-        let mut rates: Vec<Rate> =
-            terms.limits.iter().map(|&limit| Rate { limit: part(limit), group: None }).collect();
+        let mut rates: Vec<Rate> = terms
+            .limits
+            .iter()
+            .map(|&limit| Rate {
+                limit: part(limit),
+                group: None,
+            })
+            .collect();
         let mut quotas = vec![Quota {
             group: None,
             // A meter that the tier does not name includes nothing of its own and is not held by a quota.
@@ -148,9 +160,10 @@ impl Demand {
         }];
         let group = group.and_then(|index| terms.groups.get(index));
         if let Some(group) = group {
-            rates.extend(
-                group.limits.iter().map(|&limit| Rate { limit: part(limit), group: Some(group.name.clone()) }),
-            );
+            rates.extend(group.limits.iter().map(|&limit| Rate {
+                limit: part(limit),
+                group: Some(group.name.clone()),
+            }));
             if let Some(included) = group.included {
                 quotas.push(Quota {
                     group: Some(group.name.clone()),
@@ -161,7 +174,16 @@ impl Demand {
             }
         }
         let group = group.map(|group| group.name.clone());
-        Self { now, cost, meter: meter.to_owned(), group, auth_epoch, cycle, rates, quotas }
+        Self {
+            now,
+            cost,
+            meter: meter.to_owned(),
+            group,
+            auth_epoch,
+            cycle,
+            rates,
+            quotas,
+        }
     }
 
     fn quota_attribute(&self, quota: &Quota, period: Period) -> String {
@@ -179,7 +201,10 @@ impl Demand {
             if let AtQuota::Throttle(limit) = quota.at_quota
                 && quota.is_used_up(used(quota), self.cost)
             {
-                let slower = Rate { limit, group: quota.group.clone() };
+                let slower = Rate {
+                    limit,
+                    group: quota.group.clone(),
+                };
                 match rates
                     .iter_mut()
                     .find(|rate| rate.limit.window_ms == limit.window_ms && rate.group == slower.group)
@@ -195,7 +220,8 @@ impl Demand {
 
 impl Quota {
     fn is_used_up(&self, used: u64, cost: u64) -> bool {
-        self.included.is_some_and(|included| used.saturating_add(cost) > included)
+        self.included
+            .is_some_and(|included| used.saturating_add(cost) > included)
     }
 
     /// The units that may never be exceeded in the period: a blocked quota, a spend cap, and where the tier slows down the
@@ -288,14 +314,19 @@ pub fn plan(demand: &Demand, belief: Option<&Belief>) -> Result<Attempt, Denial>
         let previous_max = if is_previous_final {
             previous_seen
         } else {
-            let slack = room
-                .saturating_sub(now_seen)
-                .saturating_sub(limit::carried(rate.limit, previous_seen, demand.now));
+            let slack =
+                room.saturating_sub(now_seen)
+                    .saturating_sub(limit::carried(rate.limit, previous_seen, demand.now));
             previous_seen.saturating_add(limit::previous_max(rate.limit, slack / 2, demand.now))
         }
         .min(limit::previous_max(rate.limit, room, demand.now));
         let now_max = room.saturating_sub(limit::carried(rate.limit, previous_max, demand.now));
-        windows.push(WindowGuard { now, now_max, previous, previous_max });
+        windows.push(WindowGuard {
+            now,
+            now_max,
+            previous,
+            previous_max,
+        });
     }
 
     let mut quotas = Vec::with_capacity(demand.quotas.len());
@@ -308,12 +339,24 @@ pub fn plan(demand: &Demand, belief: Option<&Belief>) -> Result<Attempt, Denial>
                 None => return Err(Denial::quota(quota, hard, None)),
             },
         };
-        quotas.push(QuotaGuard { name: demand.quota_attribute(quota, period), max });
+        quotas.push(QuotaGuard {
+            name: demand.quota_attribute(quota, period),
+            max,
+        });
     }
 
     let unit = bucket_attribute(bucket.start, &demand.meter);
     let stale = stale_attributes(counters, demand.now, period);
-    Ok(Attempt { bucket, period, cost: demand.cost, auth_epoch: demand.auth_epoch, unit, windows, quotas, stale })
+    Ok(Attempt {
+        bucket,
+        period,
+        cost: demand.cost,
+        auth_epoch: demand.auth_epoch,
+        unit,
+        windows,
+        quotas,
+        stale,
+    })
 }
 
 /// The window and quota attributes that nothing reads any more. Bucket attributes are never among them: only a reported row
@@ -323,13 +366,18 @@ fn stale_attributes(counters: &Counters, now: Timestamp, period: Period) -> Vec<
         if let Some(rest) = name.strip_prefix('w') {
             let mut parts = rest.split('.');
             let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
-            let (Some(window_ms), Some(index)) = (number(), number()) else { return false };
+            let (Some(window_ms), Some(index)) = (number(), number()) else {
+                return false;
+            };
             // The window after it may still ask for it as its previous one.
             let asked_until = index.saturating_add(2).saturating_mul(window_ms);
             let ended = index.saturating_add(1).saturating_mul(window_ms);
             now.ms() >= asked_until && now.ms() > ended.saturating_add(WINDOW_KEPT_MS)
         } else if let Some(rest) = name.strip_prefix('q') {
-            let start = rest.split(['.', '@']).next().and_then(|start| start.parse::<u64>().ok());
+            let start = rest
+                .split(['.', '@'])
+                .next()
+                .and_then(|start| start.parse::<u64>().ok());
             start.is_some_and(|start| start < period.start) && now.s() > period.start.saturating_add(PERIOD_KEPT_S)
         } else {
             false
@@ -347,7 +395,10 @@ impl Attempt {
             && self.windows.iter().all(|window| {
                 item.units_of(&window.previous) <= window.previous_max && item.units_of(&window.now) <= window.now_max
             })
-            && self.quotas.iter().all(|quota| quota.max.is_none_or(|max| item.units_of(&quota.name) <= max))
+            && self
+                .quotas
+                .iter()
+                .all(|quota| quota.max.is_none_or(|max| item.units_of(&quota.name) <= max))
     }
 
     /// What the write makes of an item: the twin of [`Attempt::expression`]'s update.
@@ -363,7 +414,9 @@ impl Attempt {
 
     fn counted(&self) -> impl Iterator<Item = &String> {
         let windows = self.windows.iter().map(|window| &window.now);
-        std::iter::once(&self.unit).chain(windows).chain(self.quotas.iter().map(|quota| &quota.name))
+        std::iter::once(&self.unit)
+            .chain(windows)
+            .chain(self.quotas.iter().map(|quota| &quota.name))
     }
 
     /// The write. An item that does not exist fails the condition: admission never creates one.
@@ -395,7 +448,12 @@ impl Attempt {
             write.values.push((format!(":p{i}"), Value::N(window.previous_max)));
             write.values.push((format!(":w{i}"), Value::N(window.now_max)));
         }
-        for (i, max) in self.quotas.iter().enumerate().filter_map(|(i, quota)| Some((i, quota.max?))) {
+        for (i, max) in self
+            .quotas
+            .iter()
+            .enumerate()
+            .filter_map(|(i, quota)| Some((i, quota.max?)))
+        {
             let n = 1 + windows + i;
             let _ = write!(write.condition, " AND (attribute_not_exists(#n{n}) OR #n{n} <= :q{i})");
             write.values.push((format!(":q{i}"), Value::N(max)));
@@ -446,7 +504,12 @@ pub struct Denial {
 
 impl Denial {
     fn never(rate: &Rate) -> Self {
-        Self { reason: DenialReason::CostTooHigh { units_max: rate.limit.units }, not_before: None }
+        Self {
+            reason: DenialReason::CostTooHigh {
+                units_max: rate.limit.units,
+            },
+            not_before: None,
+        }
     }
 
     fn quota(quota: &Quota, hard: u64, not_before: Option<Timestamp>) -> Self {
@@ -478,7 +541,10 @@ pub fn judge(demand: &Demand, item: &Counters) -> Judgement {
     if item.auth_epoch > demand.auth_epoch {
         return Judgement::Stale;
     }
-    let belief = Belief { counters: item.clone(), at: demand.now };
+    let belief = Belief {
+        counters: item.clone(),
+        at: demand.now,
+    };
     let attempt = match plan(demand, Some(&belief)) {
         Ok(attempt) => attempt,
         Err(denial) => return Judgement::Denied(denial),
@@ -489,7 +555,10 @@ pub fn judge(demand: &Demand, item: &Counters) -> Judgement {
     let mut hold = |candidate: Denial| {
         // "Never" is later than any time.
         let later = |a: Option<Timestamp>, b: Option<Timestamp>| b.is_some() && a.is_none_or(|a| Some(a) > b);
-        if denial.as_ref().is_none_or(|held| later(candidate.not_before, held.not_before)) {
+        if denial
+            .as_ref()
+            .is_none_or(|held| later(candidate.not_before, held.not_before))
+        {
             denial = Some(candidate);
         }
     };
@@ -497,7 +566,10 @@ pub fn judge(demand: &Demand, item: &Counters) -> Judgement {
         let count = |index| item.units_of(&window_attribute(&rate, index));
         match limit::earliest(rate.limit, demand.cost, demand.now, count) {
             Some(time) if time == demand.now => {}
-            Some(time) => hold(Denial { reason: DenialReason::RateLimit(rate), not_before: Some(time) }),
+            Some(time) => hold(Denial {
+                reason: DenialReason::RateLimit(rate),
+                not_before: Some(time),
+            }),
             None => hold(Denial::never(&rate)),
         }
     }
@@ -591,8 +663,11 @@ pub enum Outage {
 /// The one place that chooses open or closed.
 #[must_use]
 pub fn on_outage(demand: &Demand) -> Outage {
-    let is_hard = |quota: &Quota| {
-        quota.cap.is_some() || (quota.included.is_some() && matches!(quota.at_quota, AtQuota::Block))
-    };
-    if demand.quotas.iter().any(is_hard) { Outage::Closed } else { Outage::Open }
+    let is_hard =
+        |quota: &Quota| quota.cap.is_some() || (quota.included.is_some() && matches!(quota.at_quota, AtQuota::Block));
+    if demand.quotas.iter().any(is_hard) {
+        Outage::Closed
+    } else {
+        Outage::Open
+    }
 }

@@ -26,15 +26,18 @@ pub fn admitted(standing: &Standing, cost: u64, warn_percent: u8, now: Timestamp
 pub fn denied(denial: &Denial, standing: &Standing, warn_percent: u8, now: Timestamp) -> Context {
     let (code, message) = match &denial.reason {
         DenialReason::RateLimit(rate) => ("rate_limited", format!("The limit of {} is used up.", spell(rate))),
-        DenialReason::QuotaExceeded { included } => {
-            ("quota_exceeded", format!("The {included} units of this billing period are used up."))
-        }
-        DenialReason::SpendCap => {
-            ("spend_cap_reached", "The spend cap of this billing period is reached.".to_owned())
-        }
-        DenialReason::CostTooHigh { units_max } => {
-            ("cost_too_high", format!("The request takes more than the {units_max} units that a limit holds."))
-        }
+        DenialReason::QuotaExceeded { included } => (
+            "quota_exceeded",
+            format!("The {included} units of this billing period are used up."),
+        ),
+        DenialReason::SpendCap => (
+            "spend_cap_reached",
+            "The spend cap of this billing period is reached.".to_owned(),
+        ),
+        DenialReason::CostTooHigh { units_max } => (
+            "cost_too_high",
+            format!("The request takes more than the {units_max} units that a limit holds."),
+        ),
     };
     let not_before = denial.not_before.unwrap_or(standing.quota.reset);
     let mut context = refused(code, message, not_before, now);
@@ -56,17 +59,15 @@ pub fn unavailable(now: Timestamp) -> Context {
 fn refused(code: &'static str, message: String, not_before: Timestamp, now: Timestamp) -> Context {
     // RFC 9110, section 10.2.3: whole seconds. Rounded up, so that a retry at that time is admitted.
     let seconds = not_before.ms_since(now).div_ceil(1_000).max(1);
-    vec![("code", code.to_owned()), ("message", message), ("retry_after", seconds.to_string())]
+    vec![
+        ("code", code.to_owned()),
+        ("message", message),
+        ("retry_after", seconds.to_string()),
+    ]
 }
 
 /// The rate and quota figures. `remaining` and `reset` speak of the limit that denied, else of the one closest to its end.
-fn figures(
-    context: &mut Context,
-    standing: &Standing,
-    denied_by: Option<&Rate>,
-    warn_percent: u8,
-    now: Timestamp,
-) {
+fn figures(context: &mut Context, standing: &Standing, denied_by: Option<&Rate>, warn_percent: u8, now: Timestamp) {
     let used_up = |rate: &RateStanding| {
         let limit = rate.rate.limit.units.max(1);
         u128::from(limit - rate.remaining.min(limit)) * 1_000_000 / u128::from(limit)
@@ -81,14 +82,20 @@ fn figures(
         context.push(("reset", rate.reset.ms().div_ceil(1_000).to_string()));
     }
     if !standing.rates.is_empty() {
-        context.push(("ratelimit", join(standing, |rate| {
-            let seconds = rate.reset.ms_since(now).div_ceil(1_000);
-            format!("{};r={};t={seconds}", policy_name(&rate.rate), rate.remaining)
-        })));
-        context.push(("ratelimit_policy", join(standing, |rate| {
-            let seconds = rate.rate.limit.window_ms.div_ceil(1_000);
-            format!("{};q={};w={seconds}", policy_name(&rate.rate), rate.rate.limit.units)
-        })));
+        context.push((
+            "ratelimit",
+            join(standing, |rate| {
+                let seconds = rate.reset.ms_since(now).div_ceil(1_000);
+                format!("{};r={};t={seconds}", policy_name(&rate.rate), rate.remaining)
+            }),
+        ));
+        context.push((
+            "ratelimit_policy",
+            join(standing, |rate| {
+                let seconds = rate.rate.limit.window_ms.div_ceil(1_000);
+                format!("{};q={};w={seconds}", policy_name(&rate.rate), rate.rate.limit.units)
+            }),
+        ));
     }
     let quota = &standing.quota;
     if let Some(included) = quota.included {

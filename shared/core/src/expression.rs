@@ -39,7 +39,12 @@ impl Expression {
     /// An update under a condition; names and values follow.
     #[must_use]
     pub fn new(update: impl Into<String>, condition: impl Into<String>) -> Self {
-        Self { update: update.into(), condition: condition.into(), names: Vec::new(), values: Vec::new() }
+        Self {
+            update: update.into(),
+            condition: condition.into(),
+            names: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     /// Binds a placeholder to an attribute's name.

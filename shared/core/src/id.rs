@@ -44,7 +44,10 @@ impl TryFrom<String> for CustomerId {
         if (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
             Ok(Self(text))
         } else {
-            Err(BadId { what: "a customer id", allowed: "1 to 64 letters, digits, '_', '-' or '.'" })
+            Err(BadId {
+                what: "a customer id",
+                allowed: "1 to 64 letters, digits, '_', '-' or '.'",
+            })
         }
     }
 }
@@ -65,7 +68,10 @@ impl Generation {
     /// A new generation in a slot of its own.
     #[must_use]
     pub fn new(random: [u8; 8], slot: u32) -> Self {
-        Self { text: format!("{:016x}-{slot}", u64::from_be_bytes(random)), slot }
+        Self {
+            text: format!("{:016x}-{slot}", u64::from_be_bytes(random)),
+            slot,
+        }
     }
 
     /// The generation as text.
@@ -92,7 +98,10 @@ impl TryFrom<String> for Generation {
         });
         match parsed {
             Some(slot) => Ok(Self { text, slot }),
-            None => Err(BadId { what: "a generation", allowed: "16 hexadecimal digits, '-' and a slot" }),
+            None => Err(BadId {
+                what: "a generation",
+                allowed: "16 hexadecimal digits, '-' and a slot",
+            }),
         }
     }
 }
@@ -112,5 +121,8 @@ impl fmt::Display for Generation {
 /// Whether a text can name a meter: 1 to 20 lower-case letters, digits or `_`.
 #[must_use]
 pub fn is_meter_name(text: &str) -> bool {
-    (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    (1..=20).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }

@@ -222,7 +222,10 @@ impl Row {
     /// The row's bucket.
     #[must_use]
     pub fn bucket(&self) -> Bucket {
-        Bucket { start: self.key.bucket, end: self.bucket_end }
+        Bucket {
+            start: self.key.bucket,
+            end: self.bucket_end,
+        }
     }
 
     /// The v1 `Idempotency-Key` of the next attempt: derived from the identifier, and moved on only after a 5xx was
@@ -260,7 +263,9 @@ pub fn next_step(row: &Row, now: Timestamp) -> NextStep {
     if now.ms_since(claim.at) + 60_000 > CLAIM_LIFE_MS {
         return NextStep::Drop;
     }
-    let Some(report) = &row.report else { return NextStep::Drop };
+    let Some(report) = &row.report else {
+        return NextStep::Drop;
+    };
     if now.s() > row.key.bucket.saturating_add(REPORT_WITHIN_S) {
         return NextStep::Park("older than 34 days: Stripe may not take it any more");
     }
@@ -268,7 +273,9 @@ pub fn next_step(row: &Row, now: Timestamp) -> NextStep {
         return NextStep::Send;
     }
     if !has_minute_of_its_own(row.bucket(), row.key.generation.slot()) {
-        return NextStep::Park("older than 23 hours, and its minute is shared: Stripe's sum can not tell whether it has it");
+        return NextStep::Park(
+            "older than 23 hours, and its minute is shared: Stripe's sum can not tell whether it has it",
+        );
     }
     let start = report.timestamp - report.timestamp % 60;
     NextStep::Ask { start, end: start + 60 }
@@ -324,14 +331,17 @@ pub fn freeze(report: &Report, now: Timestamp) -> Expression {
 /// Closes a row that has nothing to report: open → reported.
 #[must_use]
 pub fn close(units: u64, why: &str, now: Timestamp) -> Expression {
-    Expression::new("SET #state = :reported, units = :units, outcome = :why, #due = :now", "#state = :open")
-        .name("#state", "state")
-        .name("#due", "due")
-        .value(":reported", "reported")
-        .value(":open", "open")
-        .value(":units", units)
-        .value(":why", why)
-        .value(":now", now.s())
+    Expression::new(
+        "SET #state = :reported, units = :units, outcome = :why, #due = :now",
+        "#state = :open",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .value(":reported", "reported")
+    .value(":open", "open")
+    .value(":units", units)
+    .value(":why", why)
+    .value(":now", now.s())
 }
 
 /// Takes a row to send it: sealed → sending, or sending with a dead worker's claim.
@@ -352,13 +362,16 @@ pub fn claim(claim: &Claim) -> Expression {
 /// Stripe has the report: sending → reported, whoever holds the claim.
 #[must_use]
 pub fn delivered(how: &str, now: Timestamp) -> Expression {
-    Expression::new("SET #state = :reported, outcome = :how, #due = :now REMOVE claim", "#state = :sending")
-        .name("#state", "state")
-        .name("#due", "due")
-        .value(":reported", "reported")
-        .value(":sending", "sending")
-        .value(":how", how)
-        .value(":now", now.s())
+    Expression::new(
+        "SET #state = :reported, outcome = :how, #due = :now REMOVE claim",
+        "#state = :sending",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .value(":reported", "reported")
+    .value(":sending", "sending")
+    .value(":how", how)
+    .value(":now", now.s())
 }
 
 /// The attempt ended without an outcome: the row waits. `fault` moves the idempotency key on.
@@ -381,13 +394,16 @@ pub fn retry_later(token: &str, tries: u64, fault: bool, now: Timestamp) -> Expr
 /// Nothing safe is left to do: the operator decides. The row leaves the work index and is reported loudly.
 #[must_use]
 pub fn park(token: &str, why: &str) -> Expression {
-    Expression::new("SET #state = :parked, outcome = :why REMOVE claim, #work", "#state = :sending AND claim = :claim")
-        .name("#state", "state")
-        .name("#work", "work")
-        .value(":parked", "parked")
-        .value(":sending", "sending")
-        .value(":claim", token)
-        .value(":why", why)
+    Expression::new(
+        "SET #state = :parked, outcome = :why REMOVE claim, #work",
+        "#state = :sending AND claim = :claim",
+    )
+    .name("#state", "state")
+    .name("#work", "work")
+    .value(":parked", "parked")
+    .value(":sending", "sending")
+    .value(":claim", token)
+    .value(":why", why)
 }
 
 /// The counter is pruned, nothing is left to do: the row leaves the work index.

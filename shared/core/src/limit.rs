@@ -39,7 +39,9 @@ pub fn earliest(limit: Limit, cost: u64, now: Timestamp, count: impl Fn(u64) -> 
     // Only the present window, the one before, and one that a fast clock opened already hold units: three windows on, all
     // is free again.
     for index in first..first.saturating_add(4) {
-        let Some(room) = units_free.checked_sub(count(index)) else { continue };
+        let Some(room) = units_free.checked_sub(count(index)) else {
+            continue;
+        };
         let previous = index.checked_sub(1).map_or(0, &count);
         let start = index.saturating_mul(limit.window_ms);
         let from = if previous == 0 {
@@ -53,7 +55,9 @@ pub fn earliest(limit: Limit, cost: u64, now: Timestamp, count: impl Fn(u64) -> 
         };
         return Some(now.max(Timestamp::from_ms(from)));
     }
-    Some(Timestamp::from_ms(first.saturating_add(4).saturating_mul(limit.window_ms)))
+    Some(Timestamp::from_ms(
+        first.saturating_add(4).saturating_mul(limit.window_ms),
+    ))
 }
 
 fn narrow(n: u128) -> u64 {

@@ -69,7 +69,12 @@ impl UsageMessage {
         }
         // serde_json's error names line, column and what was expected, and may quote a value: keep only the place.
         let shape = |e: serde_json::Error| {
-            BadMessage::Shape(format!("{:?} error at line {} column {}", e.classify(), e.line(), e.column()))
+            BadMessage::Shape(format!(
+                "{:?} error at line {} column {}",
+                e.classify(),
+                e.line(),
+                e.column()
+            ))
         };
         let Version { v } = serde_json::from_str(body).map_err(shape)?;
         if v != u64::from(VERSION) {
@@ -86,7 +91,10 @@ impl UsageMessage {
             ("meter", is_meter_name(&self.meter)),
             ("shard", self.shard < 1_000),
             ("bucket", self.bucket < 253_402_300_800),
-            ("bucket_end", self.bucket_end > self.bucket && self.bucket_end <= hour + crate::time::HOUR_S),
+            (
+                "bucket_end",
+                self.bucket_end > self.bucket && self.bucket_end <= hour + crate::time::HOUR_S,
+            ),
             ("units", self.units <= UNITS_MAX),
             ("period", self.period <= self.bucket),
             ("period_units", self.period_units <= UNITS_MAX),

@@ -31,12 +31,10 @@ const ZERO_DECIMALS: &[u8] = b"bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv x
 /// Currencies whose charges must be multiples of 10 or 100 of the API's unit: a rounded line of usage would be refused.
 const UNEVEN: &[u8] = b"bhd isk jod kwd omr tnd ugx";
 /// Currencies that people write with `$`.
-const DOLLARS: &[u8] =
-    b"aud bbd bmd bnd bsd bzd cad fjd gyd hkd jmd kyd lrd nad nzd sbd sgd srd ttd twd usd xcd";
+const DOLLARS: &[u8] = b"aud bbd bmd bnd bsd bzd cad fjd gyd hkd jmd kyd lrd nad nzd sbd sgd srd ttd twd usd xcd";
 
 fn lists(list: &[u8], code: [u8; 3]) -> bool {
-    list.split(|byte| *byte == b' ')
-        .any(|listed| listed == code)
+    list.split(|byte| *byte == b' ').any(|listed| listed == code)
 }
 
 impl Currency {
@@ -103,9 +101,7 @@ pub enum CurrencyError {
     #[error("is not a currency that Stripe charges in: write an ISO code like usd")]
     Unknown,
     /// Stripe refuses charges in it that are not multiples of 10 or 100, so usage can't be billed exactly.
-    #[error(
-        "cannot be used: Stripe charges it in rounded steps only, so usage could not be billed exactly"
-    )]
+    #[error("cannot be used: Stripe charges it in rounded steps only, so usage could not be billed exactly")]
     Uneven,
 }
 
@@ -144,9 +140,7 @@ impl From<Currency> for String {
 }
 
 /// An amount in the currency's minor unit (cents for `usd`). Never negative.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Money(pub u64);
 
 impl Money {
@@ -175,9 +169,7 @@ impl Money {
 
 /// What one unit costs: an exact decimal of the minor unit with up to twelve places, as in Stripe's
 /// `unit_amount_decimal` (<https://docs.stripe.com/api/prices/object>). `$0.002` is 0.2 cents, stored as 200_000_000_000.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnitAmount {
     /// Millionths of millionths of the minor unit.
     pub pico: u64,
@@ -275,24 +267,16 @@ pub(crate) fn digits(text: &str) -> Option<String> {
     if grouped {
         let mut groups = text.split(',');
         let first = groups.next()?;
-        if !(1..=3).contains(&first.len())
-            || groups.any(|group| group.len() != 3)
-            || text.contains('_')
-        {
+        if !(1..=3).contains(&first.len()) || groups.any(|group| group.len() != 3) || text.contains('_') {
             return None;
         }
     }
     let separator = |byte: &u8| *byte == b',' || *byte == b'_';
     let bytes = text.as_bytes();
-    if bytes.first().is_none_or(|byte| !byte.is_ascii_digit()) || bytes.last().is_none_or(separator)
-    {
+    if bytes.first().is_none_or(|byte| !byte.is_ascii_digit()) || bytes.last().is_none_or(separator) {
         return None;
     }
-    if !bytes
-        .iter()
-        .all(|byte| byte.is_ascii_digit() || separator(byte))
-        || text.contains("__")
-    {
+    if !bytes.iter().all(|byte| byte.is_ascii_digit() || separator(byte)) || text.contains("__") {
         return None;
     }
     Some(text.chars().filter(char::is_ascii_digit).collect())
@@ -327,27 +311,16 @@ mod tests {
         assert_eq!(UnitAmount { pico: 1 }.to_string(), "0.000000000001");
         assert_eq!("0.000000000001".parse(), Ok(UnitAmount { pico: 1 }));
         assert_eq!("0.0000000000010".parse(), Ok(UnitAmount { pico: 1 }));
-        assert_eq!(
-            "0.0000000000001".parse::<UnitAmount>(),
-            Err(DecimalError::TooFine)
-        );
-        assert_eq!(
-            "18446744.073709551615".parse(),
-            Ok(UnitAmount { pico: u64::MAX })
-        );
+        assert_eq!("0.0000000000001".parse::<UnitAmount>(), Err(DecimalError::TooFine));
+        assert_eq!("18446744.073709551615".parse(), Ok(UnitAmount { pico: u64::MAX }));
         assert_eq!(
             "18446744.073709551616".parse::<UnitAmount>(),
             Err(DecimalError::TooLarge)
         );
         for bad in [
-            "", ".", "1.", ".5", "1e3", "+1", "0x10", "1,00", "1,0000", "_1", "1_", "1__0",
-            "1,_000", "٣", " 1",
+            "", ".", "1.", ".5", "1e3", "+1", "0x10", "1,00", "1,0000", "_1", "1_", "1__0", "1,_000", "٣", " 1",
         ] {
-            assert_eq!(
-                bad.parse::<UnitAmount>(),
-                Err(DecimalError::NotANumber),
-                "{bad:?}"
-            );
+            assert_eq!(bad.parse::<UnitAmount>(), Err(DecimalError::NotANumber), "{bad:?}");
         }
         assert_eq!("-1".parse::<UnitAmount>(), Err(DecimalError::Negative));
     }
@@ -360,19 +333,10 @@ mod tests {
         assert_eq!(Money(5).display(Currency::USD), "$0.05");
         assert_eq!(Money(500).display(jpy), "¥500");
         assert_eq!(Money(4950).display(cad), "49.50 CAD");
-        assert_eq!(
-            Money::from_decimal("1,234.5", Currency::USD),
-            Ok(Money(123_450))
-        );
-        assert_eq!(
-            Money::from_decimal("0.001", Currency::USD),
-            Err(DecimalError::TooFine)
-        );
+        assert_eq!(Money::from_decimal("1,234.5", Currency::USD), Ok(Money(123_450)));
+        assert_eq!(Money::from_decimal("0.001", Currency::USD), Err(DecimalError::TooFine));
         assert_eq!(Money::from_decimal("0.5", jpy), Err(DecimalError::TooFine));
-        assert_eq!(
-            UnitAmount::from_decimal("0.5", jpy).unwrap().to_string(),
-            "0.5"
-        );
+        assert_eq!(UnitAmount::from_decimal("0.5", jpy).unwrap().to_string(), "0.5");
         assert_eq!("kwd".parse::<Currency>(), Err(CurrencyError::Uneven));
         assert_eq!("uds".parse::<Currency>(), Err(CurrencyError::Unknown));
         assert_eq!("d d".parse::<Currency>(), Err(CurrencyError::Unknown));

@@ -100,8 +100,15 @@ impl Cycle {
     #[must_use]
     pub fn starting_at(anchor: u64, interval: Interval) -> Self {
         let anchor = anchor.min(SECONDS_MAX);
-        let current = Period { start: anchor, end: boundary(anchor, interval, 1) };
-        Self { anchor, interval, current }
+        let current = Period {
+            start: anchor,
+            end: boundary(anchor, interval, 1),
+        };
+        Self {
+            anchor,
+            interval,
+            current,
+        }
     }
 
     /// The period that a second lies in. Periods that Stripe has not named yet are worked out from the anchor, so that a
@@ -146,14 +153,21 @@ impl Cycle {
         let s = s.min(SECONDS_MAX);
         let period = self.period_at(s);
         let hour = s - s % HOUR_S;
-        Bucket { start: hour.max(period.start), end: (hour + HOUR_S).min(period.end) }
+        Bucket {
+            start: hour.max(period.start),
+            end: (hour + HOUR_S).min(period.end),
+        }
     }
 
     /// The bucket that a request at `s` is counted in, given the newest sealed one: never a sealed bucket.
     #[must_use]
     pub fn bucket_after_seal(&self, s: u64, sealed: u64) -> Bucket {
         let bucket = self.bucket_at(s);
-        if bucket.start > sealed { bucket } else { self.bucket_at(self.bucket_at(sealed).end) }
+        if bucket.start > sealed {
+            bucket
+        } else {
+            self.bucket_at(self.bucket_at(sealed).end)
+        }
     }
 
     /// The bucket before the one that `s` lies in: what a new counter item is sealed up to.
@@ -171,11 +185,17 @@ fn boundary(anchor: u64, interval: Interval, n: i32) -> u64 {
     }));
     let anchor_date = i64::try_from(anchor).ok().and_then(|s| DateTime::from_timestamp(s, 0));
     let date = anchor_date.and_then(|date| {
-        if n < 0 { date.checked_sub_months(months) } else { date.checked_add_months(months) }
+        if n < 0 {
+            date.checked_sub_months(months)
+        } else {
+            date.checked_add_months(months)
+        }
     });
     // Beyond the calendar's end there is only "never"; before 1970 only the epoch.
     match date {
-        Some(date) => u64::try_from(date.timestamp()).unwrap_or(0).min(SECONDS_MAX.saturating_mul(2)),
+        Some(date) => u64::try_from(date.timestamp())
+            .unwrap_or(0)
+            .min(SECONDS_MAX.saturating_mul(2)),
         None if n < 0 => 0,
         None => SECONDS_MAX.saturating_mul(2),
     }

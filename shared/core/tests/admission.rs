@@ -10,7 +10,13 @@ use proptest::prelude::*;
 const NOW_MS: u64 = 1_769_853_600_000;
 
 fn demand(now_ms: u64, cost: u64, limits: &[(u64, u64)], quota: Option<u64>, policy: AtQuota) -> Demand {
-    let rates = limits.iter().map(|&(units, s)| Rate { limit: Limit { units, window_ms: s * 1_000 }, group: None });
+    let rates = limits.iter().map(|&(units, s)| Rate {
+        limit: Limit {
+            units,
+            window_ms: s * 1_000,
+        },
+        group: None,
+    });
     Demand {
         now: Timestamp::from_ms(now_ms),
         cost,
@@ -19,7 +25,12 @@ fn demand(now_ms: u64, cost: u64, limits: &[(u64, u64)], quota: Option<u64>, pol
         auth_epoch: 3,
         cycle: Cycle::starting_at(1_769_000_000, Interval::Month),
         rates: rates.collect(),
-        quotas: vec![Quota { group: None, included: quota, at_quota: policy, cap: None }],
+        quotas: vec![Quota {
+            group: None,
+            included: quota,
+            at_quota: policy,
+            cap: None,
+        }],
     }
 }
 
@@ -27,13 +38,25 @@ fn policy() -> impl Strategy<Value = AtQuota> {
     prop_oneof![
         Just(AtQuota::Overage),
         Just(AtQuota::Block),
-        (1u64..20).prop_map(|units| AtQuota::Throttle(Limit { units, window_ms: 60_000 })),
+        (1u64..20).prop_map(|units| AtQuota::Throttle(Limit {
+            units,
+            window_ms: 60_000
+        })),
     ]
 }
 
 /// What real traffic leaves behind: requests at random distances, each admitted or denied by the exact item.
-fn served(requests: &[(u64, u64)], limits: &[(u64, u64)], quota: Option<u64>, policy: AtQuota) -> (Counters, u64, Vec<(u64, u64)>) {
-    let mut item = Counters { generation: "g".to_owned(), auth_epoch: 3, ..Counters::default() };
+fn served(
+    requests: &[(u64, u64)],
+    limits: &[(u64, u64)],
+    quota: Option<u64>,
+    policy: AtQuota,
+) -> (Counters, u64, Vec<(u64, u64)>) {
+    let mut item = Counters {
+        generation: "g".to_owned(),
+        auth_epoch: 3,
+        ..Counters::default()
+    };
     let (mut now, mut admitted) = (NOW_MS, Vec::new());
     for &(gap, cost) in requests {
         now += gap;
@@ -120,10 +143,17 @@ proptest! {
 fn a_sealed_bucket_takes_no_more_units_and_the_period_is_that_of_the_bucket() {
     let demand = demand(NOW_MS, 1, &[(10, 60)], None, AtQuota::Overage);
     let bucket = demand.cycle.bucket_at(demand.now.s());
-    let item = Counters { generation: "g".to_owned(), auth_epoch: 3, sealed: bucket.start, ..Counters::default() };
+    let item = Counters {
+        generation: "g".to_owned(),
+        auth_epoch: 3,
+        sealed: bucket.start,
+        ..Counters::default()
+    };
     let unsealed = plan(&demand, None).expect("one unit fits");
     assert!(!unsealed.permits(&item), "a clock behind the seal is refused");
-    let Judgement::Admissible(next) = judge(&demand, &item) else { panic!("the next bucket is open") };
+    let Judgement::Admissible(next) = judge(&demand, &item) else {
+        panic!("the next bucket is open")
+    };
     assert_eq!(next.bucket.start, bucket.end);
     assert!(next.permits(&item));
 }
@@ -131,7 +161,11 @@ fn a_sealed_bucket_takes_no_more_units_and_the_period_is_that_of_the_bucket() {
 #[test]
 fn a_newer_epoch_on_the_item_asks_for_the_records_again() {
     let demand = demand(NOW_MS, 1, &[(10, 60)], None, AtQuota::Overage);
-    let item = Counters { generation: "g".to_owned(), auth_epoch: 4, ..Counters::default() };
+    let item = Counters {
+        generation: "g".to_owned(),
+        auth_epoch: 4,
+        ..Counters::default()
+    };
     assert_eq!(judge(&demand, &item), Judgement::Stale);
     assert!(!plan(&demand, None).expect("one unit fits").permits(&item));
 }

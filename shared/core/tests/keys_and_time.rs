@@ -73,8 +73,14 @@ fn the_key_comes_from_its_header_or_a_bearer_token() {
 fn refusals_name_the_cause_and_not_the_text() {
     let refusal = |text: &str| ApiKey::parse(text).err();
     assert_eq!(refusal("secret"), Some(MalformedKey::Shape));
-    let text = ApiKey::new("fb", Mode::Test, [1; 32]).expect("a good brand").reveal().to_owned();
+    let text = ApiKey::new("fb", Mode::Test, [1; 32])
+        .expect("a good brand")
+        .reveal()
+        .to_owned();
     let wrong = if text.ends_with('0') { "1" } else { "0" };
-    assert_eq!(refusal(&format!("{}{wrong}", &text[..text.len() - 1])), Some(MalformedKey::Checksum));
+    assert_eq!(
+        refusal(&format!("{}{wrong}", &text[..text.len() - 1])),
+        Some(MalformedKey::Checksum)
+    );
     assert_eq!(ApiKey::new("Fb", Mode::Test, [1; 32]).err(), Some(MalformedKey::Brand));
 }

@@ -31,11 +31,7 @@ fn open(cost: u64) -> Access<'static> {
 fn the_example_opens_each_route_to_its_tiers() {
     let catalog = load(EXAMPLE);
     assert_eq!(
-        catalog
-            .tiers
-            .iter()
-            .map(|tier| tier.name.as_str())
-            .collect::<Vec<_>>(),
+        catalog.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>(),
         ["free", "pro", "enterprise"]
     );
     let from = |from| Access::NotInTier { from };
@@ -46,36 +42,16 @@ fn the_example_opens_each_route_to_its_tiers() {
         ("/v1/items", from("pro"), open(1), open(1)),
         ("/v1/items/7", from("pro"), open(1), open(1)),
         ("/v1/admin", from("pro"), open(1), open(1)),
-        (
-            "/v1/admin/keys",
-            from("enterprise"),
-            from("enterprise"),
-            open(1),
-        ),
-        (
-            "/v1/%61dmin/keys",
-            from("enterprise"),
-            from("enterprise"),
-            open(1),
-        ),
-        (
-            "/v1",
-            Access::NoSuchRoute,
-            Access::NoSuchRoute,
-            Access::NoSuchRoute,
-        ),
+        ("/v1/admin/keys", from("enterprise"), from("enterprise"), open(1)),
+        ("/v1/%61dmin/keys", from("enterprise"), from("enterprise"), open(1)),
+        ("/v1", Access::NoSuchRoute, Access::NoSuchRoute, Access::NoSuchRoute),
         (
             "/v2/items",
             Access::NoSuchRoute,
             Access::NoSuchRoute,
             Access::NoSuchRoute,
         ),
-        (
-            "/",
-            Access::NoSuchRoute,
-            Access::NoSuchRoute,
-            Access::NoSuchRoute,
-        ),
+        ("/", Access::NoSuchRoute, Access::NoSuchRoute, Access::NoSuchRoute),
         (
             "/v1/basic/../admin",
             Access::NoSuchRoute,
@@ -105,10 +81,7 @@ fn the_example_opens_each_route_to_its_tiers() {
     }
     assert_eq!(catalog.access("gone", "GET", "/v1/basic/a"), from("free"));
     assert_eq!(catalog.access("gone", "GET", "/v2"), Access::NoSuchRoute);
-    assert_eq!(
-        catalog.access("pro", "get", "/v1/items"),
-        Access::NoSuchRoute
-    );
+    assert_eq!(catalog.access("pro", "get", "/v1/items"), Access::NoSuchRoute);
 }
 
 #[test]
@@ -141,10 +114,7 @@ fn the_example_says_what_is_sold() {
     );
     assert_eq!(free.at_quota, AtQuota::Block);
     assert_eq!(free.support.as_deref(), Some("community"));
-    assert_eq!(
-        catalog.tier("enterprise").unwrap().sla.as_deref(),
-        Some("99.9%")
-    );
+    assert_eq!(catalog.tier("enterprise").unwrap().sla.as_deref(), Some("99.9%"));
     let terms = catalog.terms("pro", &Overrides::default()).unwrap();
     assert_eq!(terms.usage_amount("api_calls", 50_000), Ok(Money(0)));
     assert_eq!(terms.usage_amount("api_calls", 50_003), Ok(Money(1)));
@@ -197,10 +167,7 @@ fn every_field_is_read() {
             interval: Interval::Month
         })
     );
-    assert_eq!(
-        (team.trial_days, team.shards, team.warn_percent),
-        (14, 2, 75)
-    );
+    assert_eq!((team.trial_days, team.shards, team.warn_percent), (14, 2, 75));
     assert!(matches!(team.overage["tokens"], UsagePrice::Volume(_)));
     let UsagePrice::Graduated(steps) = &team.overage["api_calls"] else {
         panic!()
@@ -231,52 +198,18 @@ fn every_field_is_read() {
     for (tier, method, path, access) in [
         ("team", "POST", "/v1/generate", open("tokens", 20, None)),
         ("big", "POST", "/v1/generate", open("tokens", 50, None)),
-        (
-            "team",
-            "POST",
-            "/v1/generate/short",
-            open("tokens", 5, None),
-        ),
+        ("team", "POST", "/v1/generate/short", open("tokens", 5, None)),
         ("team", "GET", "/v1/generate", open("api_calls", 1, None)),
-        (
-            "team",
-            "GET",
-            "/v1/search/a/b",
-            open("api_calls", 1, Some(0)),
-        ),
+        ("team", "GET", "/v1/search/a/b", open("api_calls", 1, Some(0))),
         ("team", "GET", "/v1/find/a", open("api_calls", 1, Some(0))),
         ("team", "POST", "/v1/find/a", open("api_calls", 1, None)),
-        (
-            "team",
-            "GET",
-            "/v1/reports/2026",
-            open("api_calls", 1, Some(1)),
-        ),
+        ("team", "GET", "/v1/reports/2026", open("api_calls", 1, Some(1))),
         ("start", "GET", "/v1/items/7", open("api_calls", 1, None)),
-        (
-            "start",
-            "POST",
-            "/v1/items/7",
-            Access::NotInTier { from: "team" },
-        ),
-        (
-            "start",
-            "POST",
-            "/v1/items/7/notes",
-            open("api_calls", 1, None),
-        ),
-        (
-            "team",
-            "GET",
-            "/v1/admin/x",
-            Access::NotInTier { from: "big" },
-        ),
+        ("start", "POST", "/v1/items/7", Access::NotInTier { from: "team" }),
+        ("start", "POST", "/v1/items/7/notes", open("api_calls", 1, None)),
+        ("team", "GET", "/v1/admin/x", Access::NotInTier { from: "big" }),
     ] {
-        assert_eq!(
-            catalog.access(tier, method, path),
-            access,
-            "{tier} {method} {path}"
-        );
+        assert_eq!(catalog.access(tier, method, path), access, "{tier} {method} {path}");
     }
 }
 
@@ -288,8 +221,10 @@ fn anchors_are_resolved() {
     );
     assert_eq!(catalog.tiers[0].limits, catalog.tiers[1].limits);
     assert_eq!(catalog.tiers[0].endpoints, catalog.tiers[2].endpoints);
-    assert!(errors("tiers:\n  a: {price: &p 0.5, included_calls: 1, rate_limit: 1/s, endpoints: /a, spend_cap: *p}")
-        .contains("is an alias of a number: write the number itself, or quote it at its anchor"));
+    assert!(
+        errors("tiers:\n  a: {price: &p 0.5, included_calls: 1, rate_limit: 1/s, endpoints: /a, spend_cap: *p}")
+            .contains("is an alias of a number: write the number itself, or quote it at its anchor")
+    );
 }
 
 #[test]
@@ -353,10 +288,7 @@ fn with(field: &str, line: &str) -> String {
         "endpoints: [/v1/*]",
     ];
     let mut text = "tiers:\n  pro:\n".to_owned();
-    for own in fields
-        .into_iter()
-        .filter(|own| own.split(':').next() != Some(field))
-    {
+    for own in fields.into_iter().filter(|own| own.split(':').next() != Some(field)) {
         text.push_str(&format!("    {own}\n"));
     }
     text + &format!("    {line}\n")
@@ -368,11 +300,7 @@ fn told(line: &str) -> String {
     let errors = errors(&with(field, line));
     let prefix = format!(
         "tiers.yaml:{}: tiers.pro.",
-        if with(field, line).lines().count() == 6 {
-            6
-        } else {
-            7
-        }
+        if with(field, line).lines().count() == 6 { 6 } else { 7 }
     );
     errors
         .strip_prefix(&prefix)
@@ -561,18 +489,12 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
             "price: 4.9e1",
             r#"price: "4.9e1" is not an amount: write a number like $49.50"#,
         ),
-        (
-            "price: €5",
-            r#"price: "€5" is in €, but the file's currency is usd"#,
-        ),
+        ("price: €5", r#"price: "€5" is in €, but the file's currency is usd"#),
         (
             "price: 5/week",
             r#"price: "5/week" has a period that is neither month nor year"#,
         ),
-        (
-            "price: ~",
-            "price is empty: give it a value or leave it out",
-        ),
+        ("price: ~", "price is empty: give it a value or leave it out"),
         ("price: !!int ten", "price is not what its tag says"),
         ("price: !eur {}", "price has a tag (!name): leave it out"),
         (
@@ -669,10 +591,7 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
             r#"warn_at: "101" is not a percentage: write a whole number from 1% to 100%"#,
         ),
         ("support: []", "support is a list: write a short text"),
-        (
-            "endpoints: []",
-            "endpoints is empty: name at least one route",
-        ),
+        ("endpoints: []", "endpoints is empty: name at least one route"),
         (
             "endpoints: [v1]",
             r#"endpoints: "v1" is not a route: write a path like /v1/items/*, or POST /v1/items"#,
@@ -709,14 +628,8 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
             "weights: {/v1/a: 101}",
             r#"weights: "/v1/a" takes 101 units, but tiers.pro.rate_limit admits 100 at most, so the request could never be admitted"#,
         ),
-        (
-            "rate_limt: 5/s",
-            "rate_limt is not a field: did you mean rate_limit?",
-        ),
-        (
-            "included: 5",
-            "included is not a field: did you mean included_calls?",
-        ),
+        ("rate_limt: 5/s", "rate_limt is not a field: did you mean rate_limit?"),
+        ("included: 5", "included is not a field: did you mean included_calls?"),
         (
             "color: red",
             "color is not a field: there are price, included_calls, rate_limit, endpoints, support, overage, sla, at_quota, spend_cap, trial_days, shards, weights, warn_at, groups",
@@ -766,14 +679,8 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
 fn the_file_as_a_whole() {
     for (text, problem) in [
         ("", "tiers.yaml:1: the file is empty: it needs `tiers:`"),
-        (
-            "# nothing\n",
-            "tiers.yaml:1: the file is empty: it needs `tiers:`",
-        ),
-        (
-            "---\n",
-            "tiers.yaml:1: the file is empty: it needs `tiers:`",
-        ),
+        ("# nothing\n", "tiers.yaml:1: the file is empty: it needs `tiers:`"),
+        ("---\n", "tiers.yaml:1: the file is empty: it needs `tiers:`"),
         (
             "tiers:\n",
             "tiers.yaml:1: tiers is empty: give it a value or leave it out",
@@ -786,10 +693,7 @@ fn the_file_as_a_whole() {
             "tiers: []\n",
             "tiers.yaml:1: tiers is a list: write a mapping from each tier's name to its fields",
         ),
-        (
-            "[]\n",
-            "tiers.yaml:1: is a list: write a mapping with the field tiers",
-        ),
+        ("[]\n", "tiers.yaml:1: is a list: write a mapping with the field tiers"),
         (
             "tiers\n",
             "tiers.yaml:1: \"tiers\" is not a mapping with the field tiers",
@@ -865,7 +769,9 @@ tiers:
 currency: dollars
 meters: {Tokens: [/v1/x]}
 ";
-    assert_eq!(errors(text), "\
+    assert_eq!(
+        errors(text),
+        "\
 tiers.yaml:3: tiers.free.price: \"free\" is not an amount: write a number like $49.50
 tiers.yaml:4: tiers.free.included_calls: \"1000/fortnight\" has a period that is neither month nor year
 tiers.yaml:6: tiers.free.rate_limit is here a second time, first on line 5
@@ -876,16 +782,12 @@ tiers.yaml:10: tiers.pro.price is empty: give it a value or leave it out
 tiers.yaml:12: tiers.pro.rate_limit: \"5/parsec\" is not a rate limit: write a number per s, min, h or day, like 100/min
 tiers.yaml:14: tiers.pro.shards: \"many\" is not a number of counter items from 1 to 30
 tiers.yaml:15: currency: \"dollars\" is not a currency that Stripe charges in: write an ISO code like usd
-tiers.yaml:16: meters.Tokens is not a meter's name: use a-z, 0-9 and _, at most 20");
+tiers.yaml:16: meters.Tokens is not a meter's name: use a-z, 0-9 and _, at most 20"
+    );
     let errors = Catalog::from_yaml(text, "tiers.yaml").unwrap_err();
     let limit = &errors.as_slice()[7];
     assert_eq!(
-        (
-            limit.line,
-            limit.column,
-            limit.field.as_str(),
-            limit.value.as_str()
-        ),
+        (limit.line, limit.column, limit.field.as_str(), limit.value.as_str()),
         (12, 27, "tiers.pro.rate_limit", "5/parsec")
     );
 }
@@ -955,22 +857,19 @@ fn a_weight_must_fit_where_its_route_is_open() {
     ));
     for (a, file) in [
         ("endpoints: [/v1/*]", "weights: {/v1/generate: 50}"),
-        (
-            "endpoints: [/v1/*]",
-            "weights: {/v1/*: 1, DELETE /v1/generate: 50}",
-        ),
+        ("endpoints: [/v1/*]", "weights: {/v1/*: 1, DELETE /v1/generate: 50}"),
         ("endpoints: [/v1/generate]", "weights: {/*: 50}"),
         ("endpoints: [/*]", "weights: {/*: 50, '/{x}': 1}"),
-        (
-            "endpoints: ['/v1/*/{x}', '/v1/{x}']",
-            "weights: {/v1/*/*: 50}",
-        ),
+        ("endpoints: ['/v1/*/{x}', '/v1/{x}']", "weights: {/v1/*/*: 50}"),
     ] {
         let told = errors(&ladder(a, "endpoints: [/v1/*]", file));
         assert!(told.starts_with("tiers.yaml:4: weights: \""), "{told}");
-        assert!(told.ends_with(
-            "takes 50 units, but tiers.a.rate_limit admits 10 at most, so the request could never be admitted"
-        ), "{told}");
+        assert!(
+            told.ends_with(
+                "takes 50 units, but tiers.a.rate_limit admits 10 at most, so the request could never be admitted"
+            ),
+            "{told}"
+        );
     }
     for (a, what) in [
         (
@@ -981,28 +880,16 @@ fn a_weight_must_fit_where_its_route_is_open() {
             "endpoints: [/v1/*], groups: {g: {endpoints: [/v1/x], included_calls: 6}}",
             "groups.g.included_calls admits 6",
         ),
-        (
-            "endpoints: [/v1/*], at_quota: throttle(3/min)",
-            "at_quota admits 3",
-        ),
+        ("endpoints: [/v1/*], at_quota: throttle(3/min)", "at_quota admits 3"),
         ("endpoints: [/v1/*], shards: 2", "rate_limit admits 5"),
     ] {
-        let told = errors(&ladder(
-            a,
-            "endpoints: [/v1/*]",
-            "weights: {/v1/*: 1, /v1/x: 7}",
-        ));
+        let told = errors(&ladder(a, "endpoints: [/v1/*]", "weights: {/v1/*: 1, /v1/x: 7}"));
         assert!(
             told.contains(&format!("takes 7 units, but tiers.a.{what} at most")),
             "{told}"
         );
     }
-    let small = ladder(
-        "endpoints: [/v1/*]",
-        "endpoints: [/v1/*]",
-        "weights: {/v1/x: 7}",
-    )
-    .replace("1000", "5");
+    let small = ladder("endpoints: [/v1/*]", "endpoints: [/v1/*]", "weights: {/v1/x: 7}").replace("1000", "5");
     assert!(errors(&small).contains("takes 7 units, but tiers.a.included_calls admits 5 at most"));
 }
 
@@ -1057,11 +944,7 @@ fn a_meter_that_counts_must_have_a_quota_or_a_price() {
         "tiers.yaml:2: tiers.a.included_calls: \"1000\" says nothing of the meter tokens, which counts /v1/generate: \
          add it, maybe as unlimited"
     );
-    load(&ladder(
-        "endpoints: [/v1/basic]",
-        "endpoints: [/v2/*]",
-        tokens,
-    ));
+    load(&ladder("endpoints: [/v1/basic]", "endpoints: [/v2/*]", tokens));
     load(&ladder(
         "endpoints: [/v1/*], overage: $0.1/call",
         "endpoints: [/v2/*]",
@@ -1081,11 +964,7 @@ fn a_meter_that_counts_must_have_a_quota_or_a_price() {
         "tiers.yaml:2: tiers.a.at_quota bills what exceeds the quota, but api_calls has a quota and no overage price"
     );
     assert_eq!(
-        errors(&ladder(
-            "endpoints: [/v1/*]",
-            "endpoints: [/v1/*], overage: 1",
-            ""
-        )),
+        errors(&ladder("endpoints: [/v1/*]", "endpoints: [/v1/*], overage: 1", "")),
         "tiers.yaml:3: tiers.b.overage: \"1\" would never be charged: the included units are unlimited"
     );
     let caps = ladder(
@@ -1113,15 +992,10 @@ fn a_meter_that_counts_must_have_a_quota_or_a_price() {
 fn terms_close_what_is_custom() {
     let catalog = load(EXAMPLE);
     assert_eq!(
-        catalog
-            .terms("gold", &Overrides::default())
-            .unwrap_err()
-            .to_string(),
+        catalog.terms("gold", &Overrides::default()).unwrap_err().to_string(),
         "no tier \"gold\": there are free, pro, enterprise"
     );
-    let open = catalog
-        .terms("enterprise", &Overrides::default())
-        .unwrap_err();
+    let open = catalog.terms("enterprise", &Overrides::default()).unwrap_err();
     assert_eq!(
         open,
         TermsError::Open {
@@ -1143,13 +1017,7 @@ fn terms_close_what_is_custom() {
     assert_eq!(terms.included_units("api_calls"), Some(1_000_000));
 
     // Prices bring their policy with them.
-    overrides.overage = Some(
-        [(
-            "api_calls".to_owned(),
-            UsagePrice::PerUnit("0.1".parse().unwrap()),
-        )]
-        .into(),
-    );
+    overrides.overage = Some([("api_calls".to_owned(), UsagePrice::PerUnit("0.1".parse().unwrap()))].into());
     overrides.spend_cap = Some([("api_calls".to_owned(), Money(100))].into());
     let terms = catalog.terms("enterprise", &overrides).unwrap();
     assert_eq!(terms.at_quota, AtQuota::Overage);
@@ -1201,19 +1069,14 @@ fn overrides_keep_the_rules_of_the_file() {
         ),
     ] {
         let overrides: Overrides = serde_json::from_str(overrides).unwrap();
-        assert_eq!(
-            catalog.terms("pro", &overrides).unwrap_err().to_string(),
-            problem
-        );
+        assert_eq!(catalog.terms("pro", &overrides).unwrap_err().to_string(), problem);
     }
     assert!(serde_json::from_str::<Overrides>(r#"{"limit":[]}"#).is_err());
 }
 
 #[test]
 fn limits_are_shown_as_they_are_written() {
-    for text in [
-        "100/min", "20/s", "5/10s", "1000/h", "5/day", "7/90s", "9/2h",
-    ] {
+    for text in ["100/min", "20/s", "5/10s", "1000/h", "5/day", "7/90s", "9/2h"] {
         assert_eq!(text.parse::<Limit>().unwrap().to_string(), text);
     }
     assert_eq!("60/60s".parse::<Limit>().unwrap().to_string(), "60/min");

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use farebox_core::money::{Money, UnitAmount};
 use farebox_core::tiers::{
-    Access, AtQuota, BasePrice, Catalog, Custom, Group, Interval, Limit, Overrides, Pattern, Step,
-    UsagePrice,
+    Access, AtQuota, BasePrice, Catalog, Custom, Group, Interval, Limit, Overrides, Pattern, Step, UsagePrice,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -69,10 +68,7 @@ fn matched(pattern: &str, world: &[(&str, String)]) -> Matched {
 }
 
 fn within(inner: &Matched, outer: &Matched) -> bool {
-    inner
-        .iter()
-        .zip(outer)
-        .all(|(inner, outer)| !inner || *outer)
+    inner.iter().zip(outer).all(|(inner, outer)| !inner || *outer)
 }
 
 fn meet(one: &Matched, other: &Matched) -> bool {
@@ -278,25 +274,18 @@ proptest! {
 const PICO: u128 = 1_000_000_000_000;
 
 fn steps(count_max: u64) -> impl Strategy<Value = Vec<Step>> {
-    let step = (
-        1..=count_max,
-        0u64..4_000_000_000_000,
-        prop_oneof![Just(0), 0u64..20],
-    );
+    let step = (1..=count_max, 0u64..4_000_000_000_000, prop_oneof![Just(0), 0u64..20]);
     prop::collection::vec(step, 1..5).prop_map(|parts| {
         let last = parts.len() - 1;
         let mut bound = 0;
-        let steps = parts
-            .into_iter()
-            .enumerate()
-            .map(|(index, (length, pico, flat))| {
-                bound += length;
-                Step {
-                    up_to: (index < last).then_some(bound),
-                    unit: UnitAmount { pico },
-                    flat: Money(flat),
-                }
-            });
+        let steps = parts.into_iter().enumerate().map(|(index, (length, pico, flat))| {
+            bound += length;
+            Step {
+                up_to: (index < last).then_some(bound),
+                unit: UnitAmount { pico },
+                flat: Money(flat),
+            }
+        });
         steps.collect()
     })
 }
@@ -404,15 +393,9 @@ fn at_quota() -> impl Strategy<Value = AtQuota> {
     ]
 }
 
-fn by_meter<T: std::fmt::Debug>(
-    value: impl Strategy<Value = T>,
-) -> impl Strategy<Value = BTreeMap<String, T>> {
+fn by_meter<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = BTreeMap<String, T>> {
     prop::collection::btree_map(
-        select(vec![
-            "api_calls".to_owned(),
-            "tokens".to_owned(),
-            "x".to_owned(),
-        ]),
+        select(vec!["api_calls".to_owned(), "tokens".to_owned(), "x".to_owned()]),
         value,
         0..3,
     )
@@ -421,11 +404,7 @@ fn by_meter<T: std::fmt::Debug>(
 fn base_price() -> impl Strategy<Value = BasePrice> {
     (any::<u64>(), any::<bool>()).prop_map(|(amount, year)| BasePrice {
         amount: Money(amount),
-        interval: if year {
-            Interval::Year
-        } else {
-            Interval::Month
-        },
+        interval: if year { Interval::Year } else { Interval::Month },
     })
 }
 
@@ -438,16 +417,14 @@ fn overrides() -> impl Strategy<Value = Overrides> {
         prop::option::of(at_quota()),
         prop::option::of(by_meter(any::<u64>().prop_map(Money))),
     )
-        .prop_map(
-            |(price, included, limits, overage, at_quota, spend_cap)| Overrides {
-                price,
-                included,
-                limits,
-                overage,
-                at_quota,
-                spend_cap,
-            },
-        )
+        .prop_map(|(price, included, limits, overage, at_quota, spend_cap)| Overrides {
+            price,
+            included,
+            limits,
+            overage,
+            at_quota,
+            spend_cap,
+        })
 }
 
 #[derive(Clone, Debug)]
@@ -518,12 +495,7 @@ fn edited(text: &str, edits: Vec<Edit>) -> String {
                 text[at] = char;
             }
             Edit::RepeatLine(at) => {
-                let mut lines: Vec<String> = text
-                    .iter()
-                    .collect::<String>()
-                    .split('\n')
-                    .map(str::to_owned)
-                    .collect();
+                let mut lines: Vec<String> = text.iter().collect::<String>().split('\n').map(str::to_owned).collect();
                 let at = at.index(lines.len());
                 lines.insert(at, lines[at].clone());
                 text = lines.join("\n").chars().collect();
@@ -553,17 +525,9 @@ fn load_any(text: &str) -> Result<(), TestCaseError> {
         }
         Err(errors) => {
             prop_assert!(!errors.as_slice().is_empty());
-            let lines = text.split('\n').count()
-                + text
-                    .matches(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
-                    .count()
-                + 1;
+            let lines = text.split('\n').count() + text.matches(['\r', '\u{85}', '\u{2028}', '\u{2029}']).count() + 1;
             for error in &errors {
-                prop_assert!(
-                    (1..=lines).contains(&error.line) && error.column >= 1,
-                    "{}",
-                    error
-                );
+                prop_assert!((1..=lines).contains(&error.line) && error.column >= 1, "{}", error);
                 prop_assert!(!error.to_string().contains('\n'), "{}", error);
             }
         }
@@ -710,10 +674,7 @@ fn stripes_own_example_of_flat_amounts() {
         step(Some(20), 200, 4000),
         step(None, 100, 5000),
     ];
-    let (graduated, volume) = (
-        UsagePrice::Graduated(steps.clone()),
-        UsagePrice::Volume(steps),
-    );
+    let (graduated, volume) = (UsagePrice::Graduated(steps.clone()), UsagePrice::Volume(steps));
     assert_eq!(volume.amount(Some(0), 12), Ok(Money(6600)));
     assert_eq!(graduated.amount(Some(0), 12), Ok(Money(11_100)));
     assert_eq!(volume.amount(Some(0), 0), Ok(Money(1000)));

@@ -81,8 +81,7 @@ impl Answer {
                 request_id,
             })
         } else if self.status.is_client_error() {
-            let message = clean(message)
-                .unwrap_or_else(|| "the answer holds no error of stripe's".to_owned());
+            let message = clean(message).unwrap_or_else(|| "the answer holds no error of stripe's".to_owned());
             Err(Error::Rejected {
                 status,
                 code: code.or(clean(kind)),
@@ -108,18 +107,12 @@ impl Answer {
             return false;
         }
         let Some(Refusal {
-            kind,
-            code,
-            message,
-            ..
+            kind, code, message, ..
         }) = self.refusal()
         else {
             return false;
         };
-        if kind
-            .as_deref()
-            .is_some_and(|kind| kind != "invalid_request_error")
-        {
+        if kind.as_deref().is_some_and(|kind| kind != "invalid_request_error") {
             return false;
         }
         match code.as_deref() {
@@ -218,34 +211,19 @@ mod tests {
     fn the_sentence_must_name_our_identifier_whole() {
         for known in ["a1", "a1.", "'a1'.", "\"a1\"", "a1. See the docs."] {
             assert!(
-                says_known(
-                    &format!("An event already exists with identifier {known}"),
-                    "a1"
-                ),
+                says_known(&format!("An event already exists with identifier {known}"), "a1"),
                 "{known}"
             );
         }
         for other in ["a12.", "a1.b", "a1-2", "b", "", "A1."] {
             assert!(
-                !says_known(
-                    &format!("An event already exists with identifier {other}"),
-                    "a1"
-                ),
+                !says_known(&format!("An event already exists with identifier {other}"), "a1"),
                 "{other}"
             );
         }
-        assert!(says_known(
-            "An event already exists with identifier a.b..",
-            "a.b."
-        ));
+        assert!(says_known("An event already exists with identifier a.b..", "a.b."));
         assert!(!says_known("An event already exists with identifier .", ""));
-        assert!(!says_known(
-            "No event already exists with identifier a1.",
-            "a1"
-        ));
-        assert!(!says_known(
-            "A meter already exists with event_name a1.",
-            "a1"
-        ));
+        assert!(!says_known("No event already exists with identifier a1.", "a1"));
+        assert!(!says_known("A meter already exists with event_name a1.", "a1"));
     }
 }

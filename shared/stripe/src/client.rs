@@ -14,9 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use stripe_client_core::{
-    CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest,
-};
+use stripe_client_core::{CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Accepted, Answer, Headers, is_busy};
@@ -58,12 +56,10 @@ impl Client {
     /// [`Error::Invalid`] if the address or version can't be used, or if a live key would travel unencrypted.
     pub fn new(config: Config) -> Result<Self, Error> {
         let base_url = base_url(&config)?;
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", config.secret_key.expose()))
-                .map_err(|_| Error::Invalid("the secret key must be visible ASCII"))?;
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.secret_key.expose()))
+            .map_err(|_| Error::Invalid("the secret key must be visible ASCII"))?;
         authorization.set_sensitive(true);
-        let version = HeaderValue::try_from(&config.api_version)
-            .map_err(|_| Error::Invalid("the API version"))?;
+        let version = HeaderValue::try_from(&config.api_version).map_err(|_| Error::Invalid("the API version"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 pool: pool(&config)?,
@@ -77,28 +73,16 @@ impl Client {
 
     /// Reads something: no idempotency key, since a GET changes nothing.
     pub(crate) async fn get(&self, request: RequestBuilder) -> Result<Accepted, Error> {
-        self.call(request, Extras::default())
-            .await?
-            .accepted(self.secret())
+        self.call(request, Extras::default()).await?.accepted(self.secret())
     }
 
     /// Creates something, at most once per idempotency key.
-    pub(crate) async fn create(
-        &self,
-        request: &impl StripeRequest,
-        idempotency_key: &str,
-    ) -> Result<Accepted, Error> {
-        self.post(request, idempotency_key)
-            .await?
-            .accepted(self.secret())
+    pub(crate) async fn create(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Accepted, Error> {
+        self.post(request, idempotency_key).await?.accepted(self.secret())
     }
 
     /// As [`Self::create`], for a caller that looks at the refusal itself.
-    pub(crate) async fn post(
-        &self,
-        request: &impl StripeRequest,
-        idempotency_key: &str,
-    ) -> Result<Answer, Error> {
+    pub(crate) async fn post(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Answer, Error> {
         let extras = Extras {
             idempotency_key: Some(idempotency_key),
             ..Extras::default()
@@ -122,11 +106,7 @@ impl Client {
         self.answer(response, deadline).await
     }
 
-    fn request(
-        &self,
-        request: RequestBuilder,
-        extras: &Extras<'_>,
-    ) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, request: RequestBuilder, extras: &Extras<'_>) -> Result<Request<Full<Bytes>>, Error> {
         let RequestBuilder {
             query,
             body,
@@ -163,11 +143,7 @@ impl Client {
     }
 
     /// Reads the answer to its end, or as much of it as decides.
-    async fn answer(
-        &self,
-        response: Response<Incoming>,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
+    async fn answer(&self, response: Response<Incoming>, deadline: Instant) -> Result<Answer, Error> {
         let (head, body) = response.into_parts();
         let status = head.status;
         let headers = Headers::read(&head.headers, self.secret());
@@ -194,11 +170,7 @@ impl Client {
             }
             Err(_) => return Err(timed_out()),
         };
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { status, headers, body })
     }
 }
 
@@ -209,22 +181,13 @@ impl StripeClient for Client {
 
     async fn execute(&self, request: CustomizedStripeRequest) -> Result<Bytes, Error> {
         let (request, overrides) = request.into_pieces();
-        let key = overrides
-            .request_strategy
-            .and_then(|strategy| strategy.get_key());
+        let key = overrides.request_strategy.and_then(|strategy| strategy.get_key());
         let extras = Extras {
             idempotency_key: key.as_ref().map(|key| key.as_str()),
-            account: overrides
-                .account_id
-                .as_ref()
-                .map(|account| account.as_str()),
+            account: overrides.account_id.as_ref().map(|account| account.as_str()),
             timeout: overrides.timeout,
         };
-        Ok(self
-            .call(request, extras)
-            .await?
-            .accepted(self.secret())?
-            .body)
+        Ok(self.call(request, extras).await?.accepted(self.secret())?.body)
     }
 }
 
@@ -259,10 +222,7 @@ fn base_url(config: &Config) -> Result<String, Error> {
     const NO_ADDRESS: Error = Error::Invalid("the base URL must be http(s)://host[:port]");
     let url = config.base_url.trim_end_matches('/');
     let uri: Uri = url.parse().map_err(|_| NO_ADDRESS)?;
-    if uri.host().is_none()
-        || uri.query().is_some()
-        || !matches!(uri.scheme_str(), Some("http" | "https"))
-    {
+    if uri.host().is_none() || uri.query().is_some() || !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(NO_ADDRESS);
     }
     if uri.scheme_str() == Some("http") && config.secret_key.is_live() {
@@ -272,30 +232,20 @@ fn base_url(config: &Config) -> Result<String, Error> {
 }
 
 fn idempotency_key(key: &str) -> Result<HeaderValue, Error> {
-    if key.is_empty()
-        || key.len() > IDEMPOTENCY_KEY_BYTES_MAX
-        || !key.bytes().all(|b| b.is_ascii_graphic())
-    {
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::Invalid(
             "an idempotency key is 1 to 255 visible ASCII characters",
         ));
     }
-    HeaderValue::from_str(key)
-        .map_err(|_| Error::Invalid("an idempotency key is 1 to 255 visible ASCII characters"))
+    HeaderValue::from_str(key).map_err(|_| Error::Invalid("an idempotency key is 1 to 255 visible ASCII characters"))
 }
 
 /// An identifier that may stand in a path without changing where it leads.
 pub(crate) fn path_id(id: &str) -> Result<&str, Error> {
-    if !id.is_empty()
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    {
+    if !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
         Ok(id)
     } else {
-        Err(Error::Invalid(
-            "an id of stripe's holds only letters, digits, _ and -",
-        ))
+        Err(Error::Invalid("an id of stripe's holds only letters, digits, _ and -"))
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 /// The statuses are those of <https://docs.stripe.com/error-low-level>. Texts come from Stripe (`code`, `message`, the request
 /// id to quote to its support); never the secret key, never a whole body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// 400: Stripe holds an event with this identifier already, so it *was* delivered. Only [`report_meter_event`] says this.
     ///
@@ -96,10 +95,7 @@ impl Error {
     /// Whether the same call may do better later. Under which idempotency key, each variant says.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Busy { .. }
-            | Self::ServerFault { .. }
-            | Self::Unreachable { .. }
-            | Self::Malformed { .. } => true,
+            Self::Busy { .. } | Self::ServerFault { .. } | Self::Unreachable { .. } | Self::Malformed { .. } => true,
             Self::Duplicate { .. } | Self::Rejected { .. } | Self::Invalid(_) => false,
         }
     }
@@ -127,9 +123,7 @@ impl fmt::Display for Request<'_> {
 
 impl fmt::Display for Code<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_deref()
-            .map_or(Ok(()), |code| write!(f, " {code}"))
+        self.0.as_deref().map_or(Ok(()), |code| write!(f, " {code}"))
     }
 }
 

@@ -79,9 +79,7 @@ impl Client {
     /// An invoice shows only its first lines.
     async fn with_lines(&self, read: Read) -> Result<Invoice, Error> {
         let path = format!("/invoices/{}/lines", path_id(&read.id)?);
-        let lines = self
-            .rest(read.lines, |after| page_of(&path, &(), after))
-            .await?;
+        let lines = self.rest(read.lines, |after| page_of(&path, &(), after)).await?;
         Ok(Invoice {
             lines,
             subscription: read

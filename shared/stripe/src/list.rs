@@ -27,10 +27,7 @@ pub(crate) trait Listed: DeserializeOwned {
 
 impl Client {
     /// The whole list. `page` makes the request for what comes after an id.
-    pub(crate) async fn list<T: Listed>(
-        &self,
-        page: impl Fn(Option<&str>) -> RequestBuilder,
-    ) -> Result<Vec<T>, Error> {
+    pub(crate) async fn list<T: Listed>(&self, page: impl Fn(Option<&str>) -> RequestBuilder) -> Result<Vec<T>, Error> {
         let accepted = self.get(page(None)).await?;
         self.rest(accepted.read()?, page).await
     }
@@ -41,10 +38,7 @@ impl Client {
         first: Page<T>,
         page: impl Fn(Option<&str>) -> RequestBuilder,
     ) -> Result<Vec<T>, Error> {
-        let Page {
-            mut data,
-            mut has_more,
-        } = first;
+        let Page { mut data, mut has_more } = first;
         for _ in 0..PAGES_MAX {
             let after = match data.last() {
                 Some(last) if has_more => last.id().to_owned(),

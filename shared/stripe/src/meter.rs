@@ -6,8 +6,8 @@ use serde::Deserialize;
 use stripe_billing::BillingMeterStatus;
 use stripe_billing::billing_meter::{
     CreateBillingMeter, CreateBillingMeterCustomerMapping, CreateBillingMeterCustomerMappingType,
-    CreateBillingMeterDefaultAggregation, CreateBillingMeterDefaultAggregationFormula,
-    CreateBillingMeterValueSettings, ListBillingMeter,
+    CreateBillingMeterDefaultAggregation, CreateBillingMeterDefaultAggregationFormula, CreateBillingMeterValueSettings,
+    ListBillingMeter,
 };
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
 use stripe_billing::billing_meter_event_summary::ListIdBillingMeterEventSummary;
@@ -63,11 +63,7 @@ impl Client {
     /// # Errors
     /// [`Error::Duplicate`] if the identifier was delivered before, which is as good as `Ok`. [`Error::Busy`] while another
     /// event of the same customer and meter is on its way.
-    pub async fn report_meter_event(
-        &self,
-        event: &MeterEvent,
-        idempotency_key: &str,
-    ) -> Result<(), Error> {
+    pub async fn report_meter_event(&self, event: &MeterEvent, idempotency_key: &str) -> Result<(), Error> {
         /// <https://docs.stripe.com/api/billing/meter-event/object>
         #[derive(Deserialize)]
         struct Taken {
@@ -93,19 +89,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the sum is not a whole number that a double tells exactly: it is refused, never rounded.
-    pub async fn event_summary(
-        &self,
-        meter_id: &str,
-        customer: &str,
-        start: i64,
-        end: i64,
-    ) -> Result<u64, Error> {
+    pub async fn event_summary(&self, meter_id: &str, customer: &str, start: i64, end: i64) -> Result<u64, Error> {
         let meter_id = path_id(meter_id)?;
         let summaries: Vec<Summary> = self
             .list(|after| {
                 // The end comes first here.
-                let mut request =
-                    ListIdBillingMeterEventSummary::new(meter_id, customer, end, start).limit(PAGE);
+                let mut request = ListIdBillingMeterEventSummary::new(meter_id, customer, end, start).limit(PAGE);
                 if let Some(after) = after {
                     request = request.starting_after(after);
                 }
@@ -127,13 +116,8 @@ impl Client {
         display_name: &str,
         idempotency_key: &str,
     ) -> Result<Meter, Error> {
-        let sum = CreateBillingMeterDefaultAggregation::new(
-            CreateBillingMeterDefaultAggregationFormula::Sum,
-        );
-        let by_id = CreateBillingMeterCustomerMapping::new(
-            CUSTOMER_KEY,
-            CreateBillingMeterCustomerMappingType::ById,
-        );
+        let sum = CreateBillingMeterDefaultAggregation::new(CreateBillingMeterDefaultAggregationFormula::Sum);
+        let by_id = CreateBillingMeterCustomerMapping::new(CUSTOMER_KEY, CreateBillingMeterCustomerMappingType::ById);
         let request = CreateBillingMeter::new(sum, display_name, event_name)
             .customer_mapping(by_id)
             .value_settings(CreateBillingMeterValueSettings::new(VALUE_KEY));
@@ -147,18 +131,14 @@ impl Client {
     pub async fn find_meter(&self, event_name: &str) -> Result<Option<Meter>, Error> {
         let meters: Vec<Meter> = self
             .list(|after| {
-                let mut request = ListBillingMeter::new()
-                    .status(BillingMeterStatus::Active)
-                    .limit(PAGE);
+                let mut request = ListBillingMeter::new().status(BillingMeterStatus::Active).limit(PAGE);
                 if let Some(after) = after {
                     request = request.starting_after(after);
                 }
                 request.build()
             })
             .await?;
-        Ok(meters
-            .into_iter()
-            .find(|meter| meter.event_name == event_name))
+        Ok(meters.into_iter().find(|meter| meter.event_name == event_name))
     }
 }
 
@@ -167,14 +147,10 @@ impl MeterEvent {
     /// a second call counts twice.
     fn request(&self) -> Result<CreateBillingMeterEvent, Error> {
         if self.value > VALUE_MAX {
-            return Err(Error::Invalid(
-                "a meter event's value has at most 15 digits",
-            ));
+            return Err(Error::Invalid("a meter event's value has at most 15 digits"));
         }
         if self.identifier.is_empty() || self.identifier.chars().count() > IDENTIFIER_CHARS_MAX {
-            return Err(Error::Invalid(
-                "a meter event's identifier has 1 to 100 characters",
-            ));
+            return Err(Error::Invalid("a meter event's identifier has 1 to 100 characters"));
         }
         let payload = HashMap::from([
             (CUSTOMER_KEY.to_owned(), self.stripe_customer.clone()),
@@ -221,8 +197,7 @@ fn exact(value: &serde_json::Number) -> Option<u64> {
         None => {
             let float = value.as_f64()?;
             // Below 2^53 every whole double is one integer, so the cast loses nothing.
-            (float.fract() == 0.0 && (0.0..EXACT_BELOW as f64).contains(&float))
-                .then_some(float as u64)?
+            (float.fract() == 0.0 && (0.0..EXACT_BELOW as f64).contains(&float)).then_some(float as u64)?
         }
     };
     (whole < EXACT_BELOW).then_some(whole)

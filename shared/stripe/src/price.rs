@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use stripe_client_core::StripeRequest;
 use stripe_product::price::{
-    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType,
-    CreatePriceTiers, CreatePriceTiersUpTo, ListPrice,
+    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType, CreatePriceTiers,
+    CreatePriceTiersUpTo, ListPrice,
 };
 use stripe_shared::{PriceBillingScheme, PriceTiersMode};
 use stripe_types::Currency;
@@ -151,20 +151,13 @@ impl Client {
             .lookup_key(lookup_key)
             .recurring(metered);
         let request = match spec {
-            UsagePriceSpec::PerUnit {
-                unit_amount_decimal,
-            } => request
+            UsagePriceSpec::PerUnit { unit_amount_decimal } => request
                 .billing_scheme(PriceBillingScheme::PerUnit)
                 .unit_amount_decimal(unit_amount_decimal),
             UsagePriceSpec::Tiered { mode, steps } => request
                 .billing_scheme(PriceBillingScheme::Tiered)
                 .tiers_mode(mode.parameter())
-                .tiers(
-                    steps
-                        .iter()
-                        .map(PriceStep::parameter)
-                        .collect::<Result<Vec<_>, _>>()?,
-                ),
+                .tiers(steps.iter().map(PriceStep::parameter).collect::<Result<Vec<_>, _>>()?),
         };
         self.create(&request, idempotency_key).await?.read()
     }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use stripe_billing::subscription::{
-    CreateSubscription, CreateSubscriptionItems, RetrieveSubscription,
-};
+use stripe_billing::subscription::{CreateSubscription, CreateSubscriptionItems, RetrieveSubscription};
 use stripe_client_core::StripeRequest;
 
 use crate::answer::Accepted;
@@ -88,9 +86,7 @@ impl Client {
     /// # Errors
     /// [`Error::Rejected`] with 404 if there is none.
     pub async fn subscription(&self, id: &str) -> Result<Subscription, Error> {
-        let accepted = self
-            .get(RetrieveSubscription::new(path_id(id)?).build())
-            .await?;
+        let accepted = self.get(RetrieveSubscription::new(path_id(id)?).build()).await?;
         self.read_subscription(&accepted).await
     }
 
@@ -100,13 +96,9 @@ impl Client {
             subscription: &'a str,
         }
         let read: Read = accepted.read()?;
-        let of = Of {
-            subscription: &read.id,
-        };
+        let of = Of { subscription: &read.id };
         let items = self
-            .rest(read.items, |after| {
-                page_of("/subscription_items", &of, after)
-            })
+            .rest(read.items, |after| page_of("/subscription_items", &of, after))
             .await?;
         Ok(Subscription {
             items,

@@ -79,17 +79,11 @@ fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
             "/_standin/clock",
             get(async move || shown.load(Ordering::SeqCst).to_string()),
         )
-        .route(
-            "/_standin/snapshot",
-            get(async move || counting.snapshot().to_string()),
-        )
+        .route("/_standin/snapshot", get(async move || counting.snapshot().to_string()))
         .route("/_standin/drop", post(drop_next))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the caller reads the addresses from here"
-)]
+#[expect(clippy::print_stdout, reason = "the caller reads the addresses from here")]
 fn announce(address: &str) {
     println!("{address}");
 }

@@ -105,9 +105,7 @@ pub(crate) fn day_name(at: i64) -> String {
 
 /// RFC 3339 with milliseconds, as v2 objects show times.
 pub(crate) fn rfc3339(at: i64) -> String {
-    DateTime::from_timestamp(at, 0).map_or_else(String::new, |at| {
-        at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
-    })
+    DateTime::from_timestamp(at, 0).map_or_else(String::new, |at| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
 #[cfg(test)]
@@ -115,9 +113,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> i64 {
-        DateTime::parse_from_rfc3339(text)
-            .expect("a time")
-            .timestamp()
+        DateTime::parse_from_rfc3339(text).expect("a time").timestamp()
     }
 
     const MONTHLY: Interval = Interval {

@@ -150,9 +150,7 @@ pub(crate) struct Charge {
 impl Price {
     /// The meter whose usage this price bills.
     pub(crate) fn meter(&self) -> Option<&str> {
-        self.recurring
-            .as_ref()
-            .and_then(|recurring| recurring.meter.as_deref())
+        self.recurring.as_ref().and_then(|recurring| recurring.meter.as_deref())
     }
 
     /// What `quantity` units cost, line by line. A per-unit and a volume price make one line; a graduated price makes one per
@@ -160,17 +158,14 @@ impl Price {
     /// With quantity 0 the first tier counts as reached.
     pub(crate) fn charges(&self, quantity: i64, product: &Product) -> Vec<Charge> {
         let name = &product.name;
-        let every = self
-            .recurring
-            .as_ref()
-            .map_or_else(String::new, |recurring| {
-                let Interval { unit, count } = recurring.interval;
-                if count == 1 {
-                    format!(" / {}", unit.word())
-                } else {
-                    format!(" every {count} {}s", unit.word())
-                }
-            });
+        let every = self.recurring.as_ref().map_or_else(String::new, |recurring| {
+            let Interval { unit, count } = recurring.interval;
+            if count == 1 {
+                format!(" / {}", unit.word())
+            } else {
+                format!(" every {count} {}s", unit.word())
+            }
+        });
         let counted = |quantity: i64| match &product.unit_label {
             Some(label) => format!("{quantity} {label} × {name}"),
             None => format!("{quantity} × {name}"),
@@ -194,15 +189,11 @@ impl Price {
         let in_tier = |quantity: i64, number: usize, tier: &Tier| {
             let label = format!("Tier {number} ");
             let units = tier.unit.map(|unit| per_unit(quantity, unit, &label));
-            units
-                .into_iter()
-                .chain(tier.flat.map(|amount| flat(amount, &label)))
+            units.into_iter().chain(tier.flat.map(|amount| flat(amount, &label)))
         };
         match &self.scheme {
             Scheme::PerUnit(unit) => {
-                let billed = self
-                    .transform
-                    .map_or(quantity, |transform| transform.apply(quantity));
+                let billed = self.transform.map_or(quantity, |transform| transform.apply(quantity));
                 vec![per_unit(billed, *unit, "")]
             }
             Scheme::Tiered(TiersMode::Volume, tiers) => {
@@ -352,9 +343,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// The product of a price. A price can't be made without one, and products are never removed.
     pub(crate) fn product_of(&self, price: &Price) -> &Product {
-        self.products
-            .find(&price.product)
-            .expect("a price's product exists")
+        self.products.find(&price.product).expect("a price's product exists")
     }
 
     fn holder_of(&self, lookup_key: &str) -> Option<&Price> {
@@ -365,12 +354,7 @@ impl Catalog {
 }
 
 impl State {
-    pub(crate) fn create_product(
-        &mut self,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_product(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         let id = params.text("id")?;
         let name = params.required("name")?;
         let description = params.text("description")?;
@@ -387,15 +371,10 @@ impl State {
             "url",
         ]);
         params.finish()?;
-        if let Some(id) = id
-            .as_deref()
-            .filter(|id| self.catalog.products.find(id).is_some())
-        {
-            return Err(
-                ApiError::refused(format!("Product already exists. (ID: {id})"))
-                    .code("resource_already_exists")
-                    .param("id"),
-            );
+        if let Some(id) = id.as_deref().filter(|id| self.catalog.products.find(id).is_some()) {
+            return Err(ApiError::refused(format!("Product already exists. (ID: {id})"))
+                .code("resource_already_exists")
+                .param("id"));
         }
         let product = self.new_product(id, name, active, pairs, at);
         let product = Product {
@@ -470,13 +449,7 @@ impl State {
         product.updated = at;
         let rendered = product.render();
         self.catalog.products.put(product);
-        self.emit(
-            at,
-            cause,
-            "product.updated",
-            rendered.clone(),
-            Some(&before),
-        );
+        self.emit(at, cause, "product.updated", rendered.clone(), Some(&before));
         Ok(rendered)
     }
 
@@ -498,18 +471,10 @@ impl State {
         )
     }
 
-    pub(crate) fn create_price(
-        &mut self,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_price(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         let currency = take_currency(&mut params)?;
         let product = params.text("product")?;
-        let product_data = params
-            .level("product_data")?
-            .map(take_product_data)
-            .transpose()?;
+        let product_data = params.level("product_data")?.map(take_product_data).transpose()?;
         let recurring = self.take_recurring(&mut params)?;
         let scheme = take_scheme(&mut params)?;
         let transform = take_transform(&mut params, &scheme)?;
@@ -517,9 +482,7 @@ impl State {
         let lookup_key = params.text("lookup_key")?;
         let transfer = params.boolean("transfer_lookup_key")?.unwrap_or(false);
         let active = params.boolean("active")?.unwrap_or(true);
-        let tax_behavior = params
-            .choice("tax_behavior", &TAX_BEHAVIORS)?
-            .unwrap_or("unspecified");
+        let tax_behavior = params.choice("tax_behavior", &TAX_BEHAVIORS)?.unwrap_or("unspecified");
         let pairs = params.pairs("metadata")?;
         params.finish()?;
         match (&product, &product_data) {
@@ -607,12 +570,7 @@ impl State {
 
     /// A lookup key is unique; `transfer` takes it from the price that holds it.
     /// <https://docs.stripe.com/products-prices/manage-prices#lookup-keys>
-    fn claim_lookup_key(
-        &mut self,
-        key: Option<&str>,
-        transfer: bool,
-        by: Option<&str>,
-    ) -> Result<(), ApiError> {
+    fn claim_lookup_key(&mut self, key: Option<&str>, transfer: bool, by: Option<&str>) -> Result<(), ApiError> {
         let Some(holder) = key.and_then(|key| self.catalog.holder_of(key)) else {
             return Ok(());
         };
@@ -655,28 +613,19 @@ impl State {
         params.finish()?;
         let rows = self.catalog.prices.newest_first(None).filter(|price| {
             active.is_none_or(|active| price.active == active)
-                && product
-                    .as_ref()
-                    .is_none_or(|product| price.product == *product)
-                && currency
-                    .as_ref()
-                    .is_none_or(|currency| price.currency == *currency)
+                && product.as_ref().is_none_or(|product| price.product == *product)
+                && currency.as_ref().is_none_or(|currency| price.currency == *currency)
                 && recurring.is_none_or(|recurring| price.recurring.is_some() == recurring)
-                && meter
-                    .as_ref()
-                    .is_none_or(|meter| price.meter() == Some(meter))
+                && meter.as_ref().is_none_or(|meter| price.meter() == Some(meter))
                 && unit.is_none_or(|unit| {
                     price
                         .recurring
                         .as_ref()
                         .is_some_and(|recurring| recurring.interval.unit == unit)
                 })
-                && keys.as_ref().is_none_or(|keys| {
-                    price
-                        .lookup_key
-                        .as_ref()
-                        .is_some_and(|key| keys.contains(key))
-                })
+                && keys
+                    .as_ref()
+                    .is_none_or(|keys| price.lookup_key.as_ref().is_some_and(|key| keys.contains(key)))
         });
         page.cut(
             rows,
@@ -750,10 +699,7 @@ pub(crate) fn take_currency(params: &mut Params) -> Result<String, ApiError> {
     if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_lowercase()) {
         Ok(currency)
     } else {
-        Err(ApiError::invalid(
-            "currency",
-            format!("Invalid currency: {currency}."),
-        ))
+        Err(ApiError::invalid("currency", format!("Invalid currency: {currency}.")))
     }
 }
 
@@ -777,10 +723,7 @@ fn take_scheme(params: &mut Params) -> Result<Scheme, ApiError> {
     let unit = take_amount(params, "unit_amount")?;
     let mode = params.choice(
         "tiers_mode",
-        &[
-            ("graduated", TiersMode::Graduated),
-            ("volume", TiersMode::Volume),
-        ],
+        &[("graduated", TiersMode::Graduated), ("volume", TiersMode::Volume)],
     )?;
     let tiers = params.levels("tiers")?;
     if !tiered {
@@ -816,8 +759,7 @@ fn take_tier(mut level: Params) -> Result<Tier, ApiError> {
             Ok(number) if number > 0 => Some(number),
             _ => {
                 return Err(
-                    ApiError::invalid(name, format!("Invalid integer: {number}"))
-                        .code("parameter_invalid_integer"),
+                    ApiError::invalid(name, format!("Invalid integer: {number}")).code("parameter_invalid_integer")
                 );
             }
         },
@@ -842,10 +784,7 @@ fn check_bounds(tiers: &[Tier]) -> Result<(), ApiError> {
             "The last tier, and only the last tier, must have `up_to` set to `inf`.",
         ));
     }
-    if bounded
-        .windows(2)
-        .any(|pair| pair[0].up_to >= pair[1].up_to)
-    {
+    if bounded.windows(2).any(|pair| pair[0].up_to >= pair[1].up_to) {
         return Err(ApiError::invalid(
             "tiers",
             "Each tier's `up_to` must be greater than the previous tier's.",

@@ -113,12 +113,7 @@ impl State {
         Ok(customer)
     }
 
-    pub(crate) fn create_customer(
-        &mut self,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_customer(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         let mut customer = Customer {
             id: String::new(),
             email: None,
@@ -161,13 +156,7 @@ impl State {
         params.finish()?;
         let rendered = customer.render();
         self.customers.put(customer);
-        self.emit(
-            at,
-            cause,
-            "customer.updated",
-            rendered.clone(),
-            Some(&before),
-        );
+        self.emit(at, cause, "customer.updated", rendered.clone(), Some(&before));
         Ok(rendered)
     }
 

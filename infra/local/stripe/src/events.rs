@@ -131,12 +131,6 @@ fn previous_attributes(before: &Value, after: &Value) -> Value {
     let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else {
         return json!({});
     };
-    let changed = before
-        .iter()
-        .filter(|(name, value)| after.get(*name) != Some(value));
-    Value::Object(
-        changed
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
-    )
+    let changed = before.iter().filter(|(name, value)| after.get(*name) != Some(value));
+    Value::Object(changed.map(|(name, value)| (name.clone(), value.clone())).collect())
 }

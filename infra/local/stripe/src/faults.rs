@@ -44,10 +44,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn push(&self, fault: Fault) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(fault);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
     /// Takes one time out of the oldest fault that fits.

@@ -36,12 +36,7 @@ pub(crate) struct IdempotencyKeys {
 
 impl IdempotencyKeys {
     /// The kept result of a key, or an error if the key was first used for something else. `parameters` is the canonical form.
-    pub(crate) fn replay(
-        &self,
-        key: &str,
-        path: &str,
-        parameters: &str,
-    ) -> Result<Option<&Kept>, ApiError> {
+    pub(crate) fn replay(&self, key: &str, path: &str, parameters: &str) -> Result<Option<&Kept>, ApiError> {
         let Some(record) = self.records.get(key) else {
             return Ok(None);
         };
@@ -54,14 +49,7 @@ impl IdempotencyKeys {
         Ok(Some(&record.result))
     }
 
-    pub(crate) fn keep(
-        &mut self,
-        key: &str,
-        path: &str,
-        parameters: String,
-        result: Kept,
-        at: i64,
-    ) {
+    pub(crate) fn keep(&mut self, key: &str, path: &str, parameters: String, result: Kept, at: i64) {
         self.forget.push_back((at + RESULT_KEPT_S, key.to_owned()));
         let record = Record {
             path: path.to_owned(),

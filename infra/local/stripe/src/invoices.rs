@@ -87,12 +87,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// The lines of an item that is billed for a period.
-    pub(crate) fn of(
-        charges: Vec<Charge>,
-        price: &Price,
-        item: &str,
-        period: (i64, i64),
-    ) -> Vec<Self> {
+    pub(crate) fn of(charges: Vec<Charge>, price: &Price, item: &str, period: (i64, i64)) -> Vec<Self> {
         let line = |charge: Charge| Self {
             amount: charge.amount,
             quantity: charge.quantity,
@@ -191,8 +186,7 @@ impl State {
             at,
             self.settings.invoice_grace_s,
         );
-        self.due
-            .insert((invoice.finalizes_at, Due::Finalize(id.clone())));
+        self.due.insert((invoice.finalizes_at, Due::Finalize(id.clone())));
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
         self.emit(at, cause, "invoice.created", rendered, None);
@@ -202,11 +196,7 @@ impl State {
     /// Finalizes a draft: counts the usage for the last time, applies the customer's balance, numbers the invoice, and lets the
     /// customer pay. Every payment works.
     pub(crate) fn finalize_invoice(&mut self, id: &str, at: i64, cause: &Cause) {
-        let Some(draft) = self
-            .invoices
-            .find(id)
-            .filter(|invoice| invoice.status == Status::Draft)
-        else {
+        let Some(draft) = self.invoices.find(id).filter(|invoice| invoice.status == Status::Draft) else {
             return;
         };
         let mut invoice = draft.clone();
@@ -216,10 +206,7 @@ impl State {
         let total = self.total(&invoice, at);
         if let Some(mut customer) = self.customers.find(&invoice.customer).cloned() {
             customer.invoices_numbered += 1;
-            invoice.number = Some(format!(
-                "{}-{:04}",
-                customer.invoice_prefix, customer.invoices_numbered
-            ));
+            invoice.number = Some(format!("{}-{:04}", customer.invoice_prefix, customer.invoices_numbered));
             let before = customer.balance;
             customer.balance = (before + total).min(0);
             invoice.balance = Some((before, customer.balance));
@@ -238,12 +225,7 @@ impl State {
     fn pay_invoice(&mut self, mut invoice: Invoice, at: i64, cause: &Cause) {
         invoice.status = Status::Paid;
         invoice.paid_at = Some(at);
-        self.put_invoice(
-            invoice,
-            at,
-            cause,
-            &["invoice.paid", "invoice.payment_succeeded"],
-        );
+        self.put_invoice(invoice, at, cause, &["invoice.paid", "invoice.payment_succeeded"]);
     }
 
     fn put_invoice(&mut self, invoice: Invoice, at: i64, cause: &Cause, kinds: &[&str]) {
@@ -263,26 +245,14 @@ impl State {
     }
 
     /// What a span of metered usage costs: "the sum of meter events whose timestamp is in [start, end)".
-    pub(crate) fn usage_lines(
-        &self,
-        customer: &str,
-        usage: &UsageSpan,
-        received_by: i64,
-    ) -> Vec<Line> {
+    pub(crate) fn usage_lines(&self, customer: &str, usage: &UsageSpan, received_by: i64) -> Vec<Line> {
         let Some(price) = self.catalog.prices.find(&usage.price) else {
             return Vec::new();
         };
         let meter = price.meter().unwrap_or_default();
-        let quantity = self
-            .meters
-            .quantity(meter, customer, usage.span.clone(), received_by);
+        let quantity = self.meters.quantity(meter, customer, usage.span.clone(), received_by);
         let charges = price.charges(quantity, self.catalog.product_of(price));
-        Line::of(
-            charges,
-            price,
-            &usage.item,
-            (usage.span.start, usage.span.end),
-        )
+        Line::of(charges, price, &usage.item, (usage.span.start, usage.span.end))
     }
 
     /// All lines with their ids. Usage on drafts lags like the summaries: "aggregated usage in meter event summaries and on
@@ -291,11 +261,7 @@ impl State {
         let received_by = at - self.settings.summary_lag_s;
         let mut lines = Vec::new();
         for entry in 0..invoice.entries.len() {
-            for (index, line) in self
-                .entry_lines(invoice, entry, received_by)
-                .into_iter()
-                .enumerate()
-            {
+            for (index, line) in self.entry_lines(invoice, entry, received_by).into_iter().enumerate() {
                 let seed = format!("{}/{entry}/{index}", invoice.id);
                 lines.push((Kind::InvoiceLine.shape(seed.as_bytes()), line));
             }
@@ -433,16 +399,13 @@ impl State {
         let status = params.choice("status", &Status::WORDS)?;
         let created = CreatedFilter::take(&mut params)?;
         params.finish()?;
-        let rows = self
-            .invoices
-            .newest_first(customer.as_deref())
-            .filter(|invoice| {
-                subscription
-                    .as_ref()
-                    .is_none_or(|subscription| invoice.subscription == *subscription)
-                    && status.is_none_or(|status| invoice.status == status)
-                    && created.admits(invoice.created)
-            });
+        let rows = self.invoices.newest_first(customer.as_deref()).filter(|invoice| {
+            subscription
+                .as_ref()
+                .is_none_or(|subscription| invoice.subscription == *subscription)
+                && status.is_none_or(|status| invoice.status == status)
+                && created.admits(invoice.created)
+        });
         page.cut(
             rows,
             |invoice| invoice.id(),
@@ -452,12 +415,7 @@ impl State {
         )
     }
 
-    pub(crate) fn list_lines(
-        &self,
-        id: &str,
-        mut params: Params,
-        at: i64,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn list_lines(&self, id: &str, mut params: Params, at: i64) -> Result<Value, ApiError> {
         let page = Page::take(&mut params)?;
         params.finish()?;
         let invoice = self.invoices.get(id, "invoice")?;
@@ -496,13 +454,7 @@ impl State {
         }
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
-        self.emit(
-            at,
-            cause,
-            "invoice.updated",
-            rendered.clone(),
-            Some(&before),
-        );
+        self.emit(at, cause, "invoice.updated", rendered.clone(), Some(&before));
         Ok(rendered)
     }
 
@@ -527,20 +479,8 @@ impl State {
     }
 
     /// `/v1/invoices/:id/pay`
-    pub(crate) fn pay_now(
-        &mut self,
-        id: &str,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
-        params.ignore(&[
-            "forgive",
-            "off_session",
-            "paid_out_of_band",
-            "payment_method",
-            "source",
-        ]);
+    pub(crate) fn pay_now(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
+        params.ignore(&["forgive", "off_session", "paid_out_of_band", "payment_method", "source"]);
         params.finish()?;
         let invoice = self.invoices.get(id, "invoice")?.clone();
         match invoice.status {
@@ -560,13 +500,7 @@ impl State {
     }
 
     /// `/v1/invoices/:id/void`
-    pub(crate) fn void_now(
-        &mut self,
-        id: &str,
-        params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn void_now(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         params.finish()?;
         let mut invoice = self.invoices.get(id, "invoice")?.clone();
         if invoice.status != Status::Open {
@@ -686,11 +620,7 @@ fn sums_of(invoice: &Invoice, total: i64) -> Sums {
         Some((before, _)) => total.saturating_add(before).max(0),
         None => total.max(0),
     };
-    let paid = if invoice.status == Status::Paid {
-        due
-    } else {
-        0
-    };
+    let paid = if invoice.status == Status::Paid { due } else { 0 };
     Sums { total, due, paid }
 }
 

@@ -96,11 +96,10 @@ impl Journal {
         }
         for line in lines {
             inputs += 1;
-            let input: Input =
-                serde_json::from_slice(line).map_err(|source| OpenError::Corrupt {
-                    line: inputs + 1,
-                    source,
-                })?;
+            let input: Input = serde_json::from_slice(line).map_err(|source| OpenError::Corrupt {
+                line: inputs + 1,
+                source,
+            })?;
             input.replay(&mut state);
             at = at.max(input.at);
         }
@@ -184,16 +183,12 @@ fn check_header(line: &[u8], settings: Settings) -> Result<(), OpenError> {
         }
         Some(_) => {}
     }
-    let header: Header =
-        serde_json::from_slice(line).map_err(|source| OpenError::Corrupt { line: 1, source })?;
+    let header: Header = serde_json::from_slice(line).map_err(|source| OpenError::Corrupt { line: 1, source })?;
     if header.settings == settings {
         Ok(())
     } else {
         Err(OpenError::Settings {
-            journal: (
-                header.settings.summary_lag_s,
-                header.settings.invoice_grace_s,
-            ),
+            journal: (header.settings.summary_lag_s, header.settings.invoice_grace_s),
             asked: (settings.summary_lag_s, settings.invoice_grace_s),
         })
     }

@@ -87,9 +87,7 @@ pub enum OpenError {
     #[error("opening the journal: its first line is no journal header")]
     NotAJournal,
     /// The journal is from another version of the stand-in.
-    #[error(
-        "opening the journal: its format is version {found}, this stand-in knows version {known}"
-    )]
+    #[error("opening the journal: its format is version {found}, this stand-in knows version {known}")]
     Version {
         /// The version in the header.
         found: u64,
@@ -97,9 +95,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The journal was written under other settings, under which it would replay to another state.
-    #[error(
-        "opening the journal: written with (summary_lag_s, invoice_grace_s) = {journal:?}, asked for {asked:?}"
-    )]
+    #[error("opening the journal: written with (summary_lag_s, invoice_grace_s) = {journal:?}, asked for {asked:?}")]
     Settings {
         /// The settings in the header.
         journal: (i64, i64),
@@ -253,10 +249,7 @@ impl Core {
     fn handle(&mut self, call: Call, at: i64) -> Handled {
         let handled = self.state.handle(&call, at);
         if handled.changed {
-            self.record(Input {
-                at,
-                call: Some(call),
-            });
+            self.record(Input { at, call: Some(call) });
         }
         handled
     }

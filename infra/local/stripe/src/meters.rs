@@ -39,11 +39,7 @@ enum Formula {
 }
 
 impl Formula {
-    const WORDS: [(&'static str, Self); 3] = [
-        ("count", Self::Count),
-        ("last", Self::Last),
-        ("sum", Self::Sum),
-    ];
+    const WORDS: [(&'static str, Self); 3] = [("count", Self::Count), ("last", Self::Last), ("sum", Self::Sum)];
 
     fn word(self) -> &'static str {
         match self {
@@ -191,20 +187,14 @@ impl Meters {
     }
 
     fn active(&self, event_name: &str) -> Option<&Meter> {
-        self.active
-            .get(event_name)
-            .and_then(|id| self.table.find(id))
+        self.active.get(event_name).and_then(|id| self.table.find(id))
     }
 
     /// The meter and customer that a meter event is about: Stripe takes one call at a time for each pair.
     pub(crate) fn subject(&self, mut params: Params) -> Option<(String, String)> {
         let event_name = params.text("event_name").ok()??;
         let meter = self.active(&event_name)?;
-        let customer = params
-            .level("payload")
-            .ok()??
-            .text(&meter.customer_key)
-            .ok()??;
+        let customer = params.level("payload").ok()??.text(&meter.customer_key).ok()??;
         Some((meter.id.clone(), customer))
     }
 
@@ -219,13 +209,7 @@ impl Meters {
 
     /// The billable quantity of a customer in `span`, from what was received at or before `received_by`. "If the overall cycle
     /// usage is negative, Stripe reports the invoice line item usage quantity as 0."
-    pub(crate) fn quantity(
-        &self,
-        meter: &str,
-        customer: &str,
-        span: Range<i64>,
-        received_by: i64,
-    ) -> i64 {
+    pub(crate) fn quantity(&self, meter: &str, customer: &str, span: Range<i64>, received_by: i64) -> i64 {
         let Some(formula) = self.table.find(meter).map(|meter| meter.formula) else {
             return 0;
         };
@@ -266,15 +250,9 @@ impl Meters {
 }
 
 impl State {
-    pub(crate) fn create_meter(
-        &mut self,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_meter(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         let display_name = params.required("display_name")?;
-        let event_name =
-            take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
+        let event_name = take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
         let formula = match params.level("default_aggregation")? {
             None => return Err(ApiError::missing("default_aggregation")),
             Some(mut level) => {
@@ -337,18 +315,9 @@ impl State {
         }
     }
 
-    fn put_meter(
-        &mut self,
-        meter: Meter,
-        at: i64,
-        cause: &Cause,
-        kind: &str,
-        before: Option<&Value>,
-    ) -> Value {
+    fn put_meter(&mut self, meter: Meter, at: i64, cause: &Cause, kind: &str, before: Option<&Value>) -> Value {
         if meter.is_active() {
-            self.meters
-                .active
-                .insert(meter.event_name.clone(), meter.id.clone());
+            self.meters.active.insert(meter.event_name.clone(), meter.id.clone());
         } else {
             self.meters.active.remove(&meter.event_name);
         }
@@ -403,9 +372,7 @@ impl State {
         params.finish()?;
         let mut meter = self.meters.get(id, "id")?.clone();
         if meter.is_active() {
-            return Err(
-                ApiError::refused(format!("The meter {id} is already active.")).param("id"),
-            );
+            return Err(ApiError::refused(format!("The meter {id} is already active.")).param("id"));
         }
         self.claim_event_name(&meter.event_name)?;
         let before = meter.render();
@@ -434,13 +401,8 @@ impl State {
 
     /// Takes a meter event. What the event says is checked at once; whether its customer exists is found out afterwards,
     /// as Stripe processes meter events asynchronously, and reported by a thin event.
-    pub(crate) fn create_meter_event(
-        &mut self,
-        mut params: Params,
-        at: i64,
-    ) -> Result<Value, ApiError> {
-        let event_name =
-            take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
+    pub(crate) fn create_meter_event(&mut self, mut params: Params, at: i64) -> Result<Value, ApiError> {
+        let event_name = take_name(&mut params, "event_name")?.ok_or_else(|| ApiError::missing("event_name"))?;
         let identifier = take_name(&mut params, "identifier")?;
         let timestamp = params.integer("timestamp")?.unwrap_or(at);
         let payload = params.pairs("payload")?;
@@ -449,10 +411,10 @@ impl State {
             return Err(ApiError::missing("payload"));
         }
         let Some(meter) = self.meters.active(&event_name) else {
-            return Err(ApiError::refused(format!(
-                "No active meter found for event name \"{event_name}\"."
-            ))
-            .param("event_name"));
+            return Err(
+                ApiError::refused(format!("No active meter found for event name \"{event_name}\"."))
+                    .param("event_name"),
+            );
         };
         let field = |key: &str| {
             payload
@@ -460,14 +422,10 @@ impl State {
                 .find(|(name, _)| name == key)
                 .map(|(_, value)| value.as_str())
         };
-        let Some(customer) = field(&meter.customer_key).filter(|customer| !customer.is_empty())
-        else {
+        let Some(customer) = field(&meter.customer_key).filter(|customer| !customer.is_empty()) else {
             return Err(ApiError::invalid(
                 format!("payload[{}]", meter.customer_key),
-                format!(
-                    "Customer mapping key {} not found in payload.",
-                    meter.customer_key
-                ),
+                format!("Customer mapping key {} not found in payload.", meter.customer_key),
             ));
         };
         let value = match (field(&meter.value_key), meter.formula) {
@@ -481,7 +439,9 @@ impl State {
             (Some(text), _) => whole_number(text).ok_or_else(|| {
                 ApiError::invalid(
                     format!("payload[{}]", meter.value_key),
-                    format!("Invalid value {text}: the usage value must be a whole number of at most {DIGITS_MAX} digits."),
+                    format!(
+                        "Invalid value {text}: the usage value must be a whole number of at most {DIGITS_MAX} digits."
+                    ),
                 )
             })?,
         };
@@ -490,39 +450,20 @@ impl State {
             .as_deref()
             .filter(|identifier| self.meters.identifiers.contains_key(*identifier))
         {
-            return Err(ApiError::refused(format!(
-                "An event already exists with identifier {identifier}."
-            ))
-            .param("identifier"));
+            return Err(
+                ApiError::refused(format!("An event already exists with identifier {identifier}.")).param("identifier"),
+            );
         }
 
         let (meter, customer) = (meter.id.clone(), customer.to_owned());
         let identifier = identifier.unwrap_or_else(|| generated_identifier(self.meters.received));
         self.meters.received += 1;
         let known = self.live_customer(&customer, "customer").is_ok();
-        let counted = known.then(|| {
-            (
-                meter.clone(),
-                customer.clone(),
-                (timestamp, self.meters.received),
-            )
-        });
+        let counted = known.then(|| (meter.clone(), customer.clone(), (timestamp, self.meters.received)));
         if let Some((meter, customer, place)) = counted.clone() {
-            let usage = self
-                .meters
-                .usage
-                .entry(meter)
-                .or_default()
-                .entry(customer)
-                .or_default();
+            let usage = self.meters.usage.entry(meter).or_default().entry(customer).or_default();
             usage.total += i128::from(value);
-            usage.events.insert(
-                place,
-                Counted {
-                    value,
-                    received: at,
-                },
-            );
+            usage.events.insert(place, Counted { value, received: at });
         } else {
             self.meters.rejected += 1;
             let message = format!("No customer was found with id {customer}.");
@@ -540,10 +481,8 @@ impl State {
             counted,
         };
         self.meters.remember(identifier.clone(), at, remembered);
-        let payload: serde_json::Map<String, Value> = payload
-            .into_iter()
-            .map(|(key, value)| (key, value.into()))
-            .collect();
+        let payload: serde_json::Map<String, Value> =
+            payload.into_iter().map(|(key, value)| (key, value.into())).collect();
         Ok(json!({
             "object": "billing.meter_event",
             "created": at,
@@ -557,10 +496,7 @@ impl State {
 
     /// Cancels an event that was received within the last 24 hours.
     /// <https://docs.stripe.com/api/billing/meter-event-adjustment/create>
-    pub(crate) fn create_meter_event_adjustment(
-        &mut self,
-        mut params: Params,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_meter_event_adjustment(&mut self, mut params: Params) -> Result<Value, ApiError> {
         let event_name = params.required("event_name")?;
         params
             .choice("type", &[("cancel", ())])?
@@ -586,10 +522,10 @@ impl State {
             .param("cancel[identifier]"));
         };
         let Some((meter, customer, place)) = remembered.counted.take() else {
-            return Err(ApiError::refused(format!(
-                "The event with identifier {identifier} can't be canceled."
-            ))
-            .param("cancel[identifier]"));
+            return Err(
+                ApiError::refused(format!("The event with identifier {identifier} can't be canceled."))
+                    .param("cancel[identifier]"),
+            );
         };
         let usage = self
             .meters
@@ -614,12 +550,7 @@ impl State {
 
     /// Summaries lag: they know only what was received at least the configured lag ago. Windows without an event have no row.
     /// <https://docs.stripe.com/api/billing/meter-event-summary/list>
-    pub(crate) fn list_event_summaries(
-        &self,
-        meter: &str,
-        mut params: Params,
-        at: i64,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn list_event_summaries(&self, meter: &str, mut params: Params, at: i64) -> Result<Value, ApiError> {
         let page = Page::take(&mut params)?;
         let customer = params.required("customer")?;
         let start = params.required_time("start_time")?;
@@ -641,10 +572,7 @@ impl State {
             }
         }
         if start >= end {
-            return Err(ApiError::invalid(
-                "end_time",
-                "`end_time` must be after `start_time`.",
-            ));
+            return Err(ApiError::invalid("end_time", "`end_time` must be after `start_time`."));
         }
         self.customers.get(&customer, "customer")?;
         let rows = self.summaries(meter, &customer, start..end, window, at);
@@ -659,20 +587,11 @@ impl State {
     }
 
     /// Newest first.
-    fn summaries(
-        &self,
-        meter: &Meter,
-        customer: &str,
-        span: Range<i64>,
-        window: Option<i64>,
-        at: i64,
-    ) -> Vec<Value> {
+    fn summaries(&self, meter: &Meter, customer: &str, span: Range<i64>, window: Option<i64>, at: i64) -> Vec<Value> {
         let mut groups: BTreeMap<i64, Aggregate> = BTreeMap::new();
         if let Some(usage) = self.meters.usage_of(&meter.id, customer) {
             for (timestamp, event) in usage.within(span.clone(), at - self.settings.summary_lag_s) {
-                let start = window.map_or(span.start, |window| {
-                    timestamp - timestamp.rem_euclid(window)
-                });
+                let start = window.map_or(span.start, |window| timestamp - timestamp.rem_euclid(window));
                 groups.entry(start).or_default().add(event);
             }
         }
@@ -707,8 +626,7 @@ fn take_name(params: &mut Params, name: &str) -> Result<Option<String>, ApiError
 /// "The numerical usage value in the payload only accepts whole number values"; it may be negative.
 fn whole_number(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    let is_whole = (1..=DIGITS_MAX).contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_whole = (1..=DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then(|| text.parse().ok()).flatten()
 }
 
@@ -721,11 +639,11 @@ fn check_timestamp(timestamp: i64, at: i64) -> Result<(), ApiError> {
         .param("timestamp"));
     }
     if timestamp > at + AHEAD_MAX_S {
-        return Err(ApiError::refused(
-            "The timestamp is in the future: it must be at most 5 minutes ahead.",
-        )
-        .code("timestamp_in_future")
-        .param("timestamp"));
+        return Err(
+            ApiError::refused("The timestamp is in the future: it must be at most 5 minutes ahead.")
+                .code("timestamp_in_future")
+                .param("timestamp"),
+        );
     }
     Ok(())
 }

@@ -27,11 +27,7 @@ impl Decimal {
         {
             return None;
         }
-        let whole: i128 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
-        };
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         let fraction: i128 = format!("{fraction:0<12}").parse().ok()?;
         Some(Self(whole * SCALE + fraction))
     }
@@ -85,8 +81,7 @@ fn round_half_away(dividend: i128, divisor: i128) -> i64 {
 
 /// Currencies without a minor unit. <https://docs.stripe.com/currencies#zero-decimal>
 const ZERO_DECIMAL: [&str; 16] = [
-    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv",
-    "xaf", "xof", "xpf",
+    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf",
 ];
 
 /// A unit price as invoice descriptions show it: `$9.00`, `$0.036`.

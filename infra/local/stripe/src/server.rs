@@ -55,8 +55,7 @@ impl<T: Clone + Eq + Hash> Held<T> {
     fn hold(&self, thing: T) -> Option<Holding<'_, T>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Lazily: a guard that is made and dropped would release the one that holds.
-        held.insert(thing.clone())
-            .then(|| Holding { held: self, thing })
+        held.insert(thing.clone()).then(|| Holding { held: self, thing })
     }
 }
 
@@ -152,9 +151,7 @@ impl StandIn {
             };
             match accepted {
                 Ok((stream, _)) => self.serve_connection(stream, &graceful),
-                Err(error) if is_passing(&error) => {
-                    tokio::time::sleep(Duration::from_millis(10)).await
-                }
+                Err(error) if is_passing(&error) => tokio::time::sleep(Duration::from_millis(10)).await,
                 Err(error) => return Err(error),
             }
         }
@@ -171,8 +168,7 @@ impl StandIn {
             let standin = standin.clone();
             async move { standin.answer(request).await }
         });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service);
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A peer that went away and a drop that was asked for are no failure of ours.
@@ -204,19 +200,14 @@ impl Inner {
             return Ok(Reply::error(&error, request_id));
         }
         let fault = self.faults.befall(&incoming.method, &incoming.path);
-        let key = incoming
-            .header("idempotency-key")
-            .filter(|_| incoming.method == "POST");
+        let key = incoming.header("idempotency-key").filter(|_| incoming.method == "POST");
         match fault {
             Some(FaultKind::DropBeforeCommit) => return Err(Dropped),
             Some(FaultKind::RateLimited429) => {
                 return Ok(Reply::error(&ApiError::rate_limited(), request_id));
             }
             Some(FaultKind::Conflict409) => {
-                return Ok(Reply::error(
-                    &ApiError::key_in_use(key.unwrap_or_default()),
-                    request_id,
-                ));
+                return Ok(Reply::error(&ApiError::key_in_use(key.unwrap_or_default()), request_id));
             }
             _ => {}
         }
@@ -224,9 +215,7 @@ impl Inner {
         if let (Some(key), Some(None)) = (key, &key_held) {
             return Ok(Reply::error(&ApiError::key_in_use(key), request_id));
         }
-        let subject_held = self
-            .subject(incoming)
-            .map(|subject| self.locks.subjects.hold(subject));
+        let subject_held = self.subject(incoming).map(|subject| self.locks.subjects.hold(subject));
         if let Some(None) = subject_held {
             return Ok(Reply {
                 lock_timeout: true,
@@ -327,10 +316,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_BYTES_MAX)
-        .collect()
-        .await?
-        .to_bytes();
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await?.to_bytes();
     let query = head.uri.query().unwrap_or_default();
     let body = String::from_utf8_lossy(&body);
     let form = match (query.is_empty(), body.is_empty()) {
@@ -348,13 +334,9 @@ where
 
 fn respond(reply: Reply, incoming: &Incoming, request_id: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
-    *response.status_mut() =
-        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let version = incoming.headers.get("stripe-version").cloned();
     headers.insert(
         "stripe-version",
@@ -381,10 +363,7 @@ fn respond(reply: Reply, incoming: &Incoming, request_id: &str) -> Response<Full
         _ => None,
     };
     if let Some(should_retry) = should_retry {
-        headers.insert(
-            "stripe-should-retry",
-            HeaderValue::from_static(should_retry),
-        );
+        headers.insert("stripe-should-retry", HeaderValue::from_static(should_retry));
     }
     response
 }
@@ -460,10 +439,7 @@ mod tests {
     #[test]
     fn the_key_comes_as_bearer_or_as_basic_user() {
         assert_eq!(secret_key("Bearer sk_test_1").as_deref(), Some("sk_test_1"));
-        assert_eq!(
-            secret_key("Basic c2tfdGVzdF8xOg==").as_deref(),
-            Some("sk_test_1")
-        );
+        assert_eq!(secret_key("Basic c2tfdGVzdF8xOg==").as_deref(), Some("sk_test_1"));
         assert_eq!(secret_key("Digest x"), None);
     }
 }

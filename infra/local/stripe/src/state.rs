@@ -202,12 +202,8 @@ impl State {
         let mut answer = match (call.method.as_str(), segments.as_slice()) {
             ("GET", ["v1", path @ ..]) => self.read(path, params, at).ok_or_else(unrecognized)?,
             ("GET", ["v2", "core", "events", id]) => self.read_event(id, params),
-            ("POST", ["v1", path @ ..]) => self
-                .write(path, params, at, &cause)
-                .ok_or_else(unrecognized)?,
-            ("DELETE", ["v1", path @ ..]) => self
-                .delete(path, params, at, &cause)
-                .ok_or_else(unrecognized)?,
+            ("POST", ["v1", path @ ..]) => self.write(path, params, at, &cause).ok_or_else(unrecognized)?,
+            ("DELETE", ["v1", path @ ..]) => self.delete(path, params, at, &cause).ok_or_else(unrecognized)?,
             _ => Err(unrecognized()),
         }?;
         for expansion in &expansions {
@@ -221,22 +217,12 @@ impl State {
         let one = |rendered: Result<Value, ApiError>| params.clone().finish().and(rendered);
         Some(match path {
             ["products"] => self.list_products(params),
-            ["products", id] => one(self
-                .catalog
-                .products
-                .get(id, "id")
-                .map(|product| product.render())),
+            ["products", id] => one(self.catalog.products.get(id, "id").map(|product| product.render())),
             ["prices"] => self.list_prices(params),
-            ["prices", id] => one(self
-                .catalog
-                .prices
-                .get(id, "price")
-                .map(|price| price.render())),
+            ["prices", id] => one(self.catalog.prices.get(id, "price").map(|price| price.render())),
             ["billing", "meters"] => self.list_meters(params),
             ["billing", "meters", id] => one(self.meters.get(id, "id").map(|meter| meter.render())),
-            ["billing", "meters", id, "event_summaries"] => {
-                self.list_event_summaries(id, params, at)
-            }
+            ["billing", "meters", id, "event_summaries"] => self.list_event_summaries(id, params, at),
             ["customers"] => self.list_customers(params),
             ["customers", id] => one(self.customers.get(id, "id").map(Customer::render)),
             ["subscriptions"] => self.list_subscriptions(params),
@@ -258,13 +244,7 @@ impl State {
         })
     }
 
-    fn write(
-        &mut self,
-        path: &[&str],
-        params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Option<Result<Value, ApiError>> {
+    fn write(&mut self, path: &[&str], params: Params, at: i64, cause: &Cause) -> Option<Result<Value, ApiError>> {
         Some(match path {
             ["billing", "meter_events"] => self.create_meter_event(params, at),
             ["billing", "meter_event_adjustments"] => self.create_meter_event_adjustment(params),
@@ -291,13 +271,7 @@ impl State {
         })
     }
 
-    fn delete(
-        &mut self,
-        path: &[&str],
-        params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Option<Result<Value, ApiError>> {
+    fn delete(&mut self, path: &[&str], params: Params, at: i64, cause: &Cause) -> Option<Result<Value, ApiError>> {
         Some(match path {
             ["customers", id] => self.delete_customer(id, params, at, cause),
             ["subscriptions", id] => self.cancel_subscription(id, params, at, cause),
@@ -307,16 +281,8 @@ impl State {
     }
 
     /// Records a change.
-    pub(crate) fn emit(
-        &mut self,
-        at: i64,
-        cause: &Cause,
-        kind: &str,
-        object: Value,
-        before: Option<&Value>,
-    ) {
-        self.events
-            .snapshot(&mut self.ids, at, cause, kind, object, before);
+    pub(crate) fn emit(&mut self, at: i64, cause: &Cause, kind: &str, object: Value, before: Option<&Value>) {
+        self.events.snapshot(&mut self.ids, at, cause, kind, object, before);
     }
 
     /// Thin events are not in this list, as on Stripe; each has its own address under `/v2/core/events`.
@@ -382,16 +348,9 @@ impl State {
         let (prefix, _) = id.split_once('_')?;
         match prefix {
             "cus" => self.customers.find(id).map(Customer::render),
-            "in" => self
-                .invoices
-                .find(id)
-                .map(|invoice| self.render_invoice(invoice, at)),
+            "in" => self.invoices.find(id).map(|invoice| self.render_invoice(invoice, at)),
             "price" => self.catalog.prices.find(id).map(|price| price.render()),
-            "prod" => self
-                .catalog
-                .products
-                .find(id)
-                .map(|product| product.render()),
+            "prod" => self.catalog.products.find(id).map(|product| product.render()),
             "sub" => self
                 .subscriptions
                 .find(id)
@@ -416,11 +375,7 @@ impl State {
                 })
             })
             .collect();
-        let subscriptions: Vec<Value> = self
-            .subscriptions
-            .iter()
-            .map(Subscription::snapshot)
-            .collect();
+        let subscriptions: Vec<Value> = self.subscriptions.iter().map(Subscription::snapshot).collect();
         let invoices: Vec<Value> = self
             .invoices
             .iter()
@@ -481,7 +436,9 @@ fn take_expansions(params: &mut Params) -> Result<Vec<String>, ApiError> {
         if names.len() > EXPANSION_DEPTH_MAX {
             return Err(ApiError::invalid(
                 "expand",
-                format!("You cannot expand more than {EXPANSION_DEPTH_MAX} levels of a property. Property: {expansion}"),
+                format!(
+                    "You cannot expand more than {EXPANSION_DEPTH_MAX} levels of a property. Property: {expansion}"
+                ),
             )
             .code("property_expansion_max_depth"));
         }

@@ -180,12 +180,7 @@ impl Change {
         let quantity = level.natural("quantity")?;
         let metadata = level.pairs("metadata")?;
         let price_name = level.name("price");
-        level.ignore(&[
-            "billing_thresholds",
-            "clear_usage",
-            "discounts",
-            "tax_rates",
-        ]);
+        level.ignore(&["billing_thresholds", "clear_usage", "discounts", "tax_rates"]);
         level.finish()?;
         let change = match (id, deleted, price) {
             (Some(id), true, _) => Self::Remove { id },
@@ -222,12 +217,8 @@ impl State {
         cause: &Cause,
     ) -> Result<Value, ApiError> {
         let customer = params.required("customer")?;
-        let items = params
-            .levels("items")?
-            .ok_or_else(|| ApiError::missing("items"))?;
-        let currency = params
-            .text("currency")?
-            .map(|currency| currency.to_lowercase());
+        let items = params.levels("items")?.ok_or_else(|| ApiError::missing("items"))?;
+        let currency = params.text("currency")?.map(|currency| currency.to_lowercase());
         let trial_days = params.natural("trial_period_days")?;
         let trial_end = take_trial_end(&mut params, at)?;
         let anchor = params.natural("billing_cycle_anchor")?;
@@ -282,17 +273,12 @@ impl State {
         subscription.days_until_due = days_until_due;
         subscription.description = description;
         subscription.default_payment_method = default_payment_method;
-        subscription.schedule_cancel(
-            cancel_at_period_end.then_some(true),
-            cancel_at.map(Some),
-            at,
-        );
+        subscription.schedule_cancel(cancel_at_period_end.then_some(true), cancel_at.map(Some), at);
 
         let entries = self.first_entries(&subscription, interval, proration);
         self.schedule(&subscription);
         for item in &subscription.items {
-            self.item_owners
-                .insert(item.id.clone(), subscription.id.clone());
+            self.item_owners.insert(item.id.clone(), subscription.id.clone());
         }
         if let Some(mut customer) = self.customers.find(&customer).cloned()
             && customer.currency.is_none()
@@ -301,18 +287,11 @@ impl State {
             self.customers.put(customer);
         }
         self.subscriptions.put(subscription.clone());
-        let invoice =
-            self.draft_invoice(&subscription, Reason::Create, (at, at), entries, at, cause);
+        let invoice = self.draft_invoice(&subscription, Reason::Create, (at, at), entries, at, cause);
         subscription.latest_invoice = Some(invoice.clone());
         let rendered = self.render_subscription(&subscription);
         self.subscriptions.put(subscription);
-        self.emit(
-            at,
-            cause,
-            "customer.subscription.created",
-            rendered.clone(),
-            None,
-        );
+        self.emit(at, cause, "customer.subscription.created", rendered.clone(), None);
         self.finalize_invoice(&invoice, at, cause);
         Ok(rendered)
     }
@@ -362,20 +341,12 @@ impl State {
 
     /// The price of an item. An item can't be made without one, and prices are never removed.
     fn price_of(&self, item: &Item) -> &Price {
-        self.catalog
-            .prices
-            .find(&item.price)
-            .expect("an item's price exists")
+        self.catalog.prices.find(&item.price).expect("an item's price exists")
     }
 
     /// The first invoice: what is billed in advance, for the first period. A trial shows each item at nothing; a first period
     /// that is shorter than its interval is prorated.
-    fn first_entries(
-        &self,
-        subscription: &Subscription,
-        interval: Interval,
-        proration: Proration,
-    ) -> Vec<Entry> {
+    fn first_entries(&self, subscription: &Subscription, interval: Interval, proration: Proration) -> Vec<Entry> {
         let period = subscription.period;
         let whole = interval.cycle(subscription.anchor, period.0);
         let mut entries = Vec::new();
@@ -417,10 +388,7 @@ impl State {
     fn schedule(&mut self, subscription: &Subscription) {
         self.due
             .insert((subscription.period.1, Due::Cycle(subscription.id.clone())));
-        if let Some(at) = subscription
-            .cancel_at
-            .filter(|_| !subscription.cancel_at_period_end)
-        {
+        if let Some(at) = subscription.cancel_at.filter(|_| !subscription.cancel_at_period_end) {
             self.due.insert((at, Due::Cancel(subscription.id.clone())));
         }
     }
@@ -437,13 +405,7 @@ impl State {
         let mut subscription = found.clone();
         let before = self.render_subscription(found);
         if subscription.cancel_at_period_end {
-            self.end(
-                subscription,
-                at,
-                End::BillingUsage,
-                Reason::Cycle,
-                &Cause::default(),
-            );
+            self.end(subscription, at, End::BillingUsage, Reason::Cycle, &Cause::default());
             return true;
         }
         let Some(interval) = self.interval_of(&subscription) else {
@@ -454,8 +416,7 @@ impl State {
         self.schedule(&subscription);
         let reason = Reason::Cycle;
         self.subscriptions.put(subscription.clone());
-        let invoice =
-            self.draft_invoice(&subscription, reason, ended, entries, at, &Cause::default());
+        let invoice = self.draft_invoice(&subscription, reason, ended, entries, at, &Cause::default());
         subscription.latest_invoice = Some(invoice);
         let rendered = self.render_subscription(&subscription);
         self.subscriptions.put(subscription);
@@ -499,33 +460,21 @@ impl State {
 
     /// Ends a subscription whose `cancel_at` is `at`; says whether it still waited for that.
     pub(crate) fn cancel_due(&mut self, id: &str, at: i64) -> bool {
-        let due = self.subscriptions.find(id).filter(|found| {
-            found.is_live() && !found.cancel_at_period_end && found.cancel_at == Some(at)
-        });
+        let due = self
+            .subscriptions
+            .find(id)
+            .filter(|found| found.is_live() && !found.cancel_at_period_end && found.cancel_at == Some(at));
         let Some(subscription) = due.cloned() else {
             return false;
         };
-        self.end(
-            subscription,
-            at,
-            End::BillingUsage,
-            Reason::Update,
-            &Cause::default(),
-        );
+        self.end(subscription, at, End::BillingUsage, Reason::Update, &Cause::default());
         true
     }
 
     /// Ends a subscription. "Any metered usage is charged for in a final invoice when the subscription cancels at the end of the
     /// billing period"; an immediate cancellation invoices it on request, "otherwise, all metered usage is discarded".
     /// <https://docs.stripe.com/billing/subscriptions/cancel>
-    fn end(
-        &mut self,
-        mut subscription: Subscription,
-        at: i64,
-        end: End,
-        reason: Reason,
-        cause: &Cause,
-    ) -> Value {
+    fn end(&mut self, mut subscription: Subscription, at: i64, end: End, reason: Reason, cause: &Cause) -> Value {
         let mut entries = Vec::new();
         if end == End::BillingUsage {
             entries.push(Entry::Lines(std::mem::take(&mut subscription.pending)));
@@ -550,13 +499,7 @@ impl State {
         }
         let rendered = self.render_subscription(&subscription);
         self.subscriptions.put(subscription);
-        self.emit(
-            at,
-            cause,
-            "customer.subscription.deleted",
-            rendered.clone(),
-            None,
-        );
+        self.emit(at, cause, "customer.subscription.deleted", rendered.clone(), None);
         rendered
     }
 
@@ -569,13 +512,7 @@ impl State {
             .cloned()
             .collect();
         for subscription in live {
-            self.end(
-                subscription,
-                at,
-                End::DiscardingUsage,
-                Reason::Update,
-                cause,
-            );
+            self.end(subscription, at, End::DiscardingUsage, Reason::Update, cause);
         }
     }
 
@@ -632,10 +569,7 @@ impl State {
         let cancel_at_period_end = params.boolean("cancel_at_period_end")?;
         let cancel_at = take_cancel_at(&mut params)?;
         let trial_end = take_trial_end_update(&mut params)?;
-        let anchor_now = params.choice(
-            "billing_cycle_anchor",
-            &[("now", true), ("unchanged", false)],
-        )?;
+        let anchor_now = params.choice("billing_cycle_anchor", &[("now", true), ("unchanged", false)])?;
         take_cancellation(&mut params, &mut subscription.cancellation)?;
         if let Some(send_invoice) = take_collection_method(&mut params)? {
             subscription.send_invoice = send_invoice;
@@ -659,9 +593,7 @@ impl State {
             Restart::No
         };
         match trial_end {
-            Some(TrialEnd::Now) if subscription.status == Status::Trialing => {
-                restart = Restart::Now
-            }
+            Some(TrialEnd::Now) if subscription.status == Status::Trialing => restart = Restart::Now,
             Some(TrialEnd::Now) | None => {}
             Some(TrialEnd::At(end)) => subscription.extend_trial(end, at)?,
         }
@@ -689,14 +621,12 @@ impl State {
         cause: &Cause,
     ) -> Value {
         for item in &subscription.items {
-            self.item_owners
-                .insert(item.id.clone(), subscription.id.clone());
+            self.item_owners.insert(item.id.clone(), subscription.id.clone());
         }
         self.schedule(&subscription);
         self.subscriptions.put(subscription.clone());
         if let Some(entries) = immediate {
-            let invoice =
-                self.draft_invoice(&subscription, Reason::Update, (at, at), entries, at, cause);
+            let invoice = self.draft_invoice(&subscription, Reason::Update, (at, at), entries, at, cause);
             subscription.latest_invoice = Some(invoice.clone());
             self.subscriptions.put(subscription.clone());
             self.finalize_invoice(&invoice, at, cause);
@@ -735,9 +665,9 @@ impl State {
         }
 
         let unchanged = |item: &Item, others: &[Item]| {
-            others.iter().any(|other| {
-                other.id == item.id && other.price == item.price && other.quantity == item.quantity
-            })
+            others
+                .iter()
+                .any(|other| other.id == item.id && other.price == item.price && other.quantity == item.quantity)
         };
         let old_interval = old_interval.unwrap_or(interval);
         for item in &old_items {
@@ -774,10 +704,8 @@ impl State {
                 subscription.pending.extend(charge);
             }
         }
-        Ok(
-            (proration == Proration::Invoice && !subscription.pending.is_empty())
-                .then(|| vec![Entry::Lines(std::mem::take(&mut subscription.pending))]),
-        )
+        Ok((proration == Proration::Invoice && !subscription.pending.is_empty())
+            .then(|| vec![Entry::Lines(std::mem::take(&mut subscription.pending))]))
     }
 
     /// Applies one change, without any billing.
@@ -823,12 +751,8 @@ impl State {
                 let old = subscription.items[index].clone();
                 let switches = price.as_ref().is_some_and(|price| *price != old.price);
                 let price = price.unwrap_or(old.price);
-                let quantity = self.check_quantity(
-                    &price,
-                    quantity.or(old.quantity.filter(|_| !switches)),
-                    switches,
-                    param,
-                )?;
+                let quantity =
+                    self.check_quantity(&price, quantity.or(old.quantity.filter(|_| !switches)), switches, param)?;
                 let item = &mut subscription.items[index];
                 item.price = price;
                 item.quantity = quantity;
@@ -862,10 +786,10 @@ impl State {
             .param("items"));
         }
         if is_new && !price.active {
-            return Err(ApiError::refused(
-                "The price specified is inactive. This field only accepts active prices.",
-            )
-            .param("items"));
+            return Err(
+                ApiError::refused("The price specified is inactive. This field only accepts active prices.")
+                    .param("items"),
+            );
         }
         match (price.meter().is_some(), quantity) {
             (true, Some(_)) => {
@@ -884,20 +808,17 @@ impl State {
 
     /// What must hold for the items together; gives their interval.
     fn check_items(&self, subscription: &Subscription) -> Result<Interval, ApiError> {
-        let prices: Vec<&Price> = subscription
-            .items
-            .iter()
-            .map(|item| self.price_of(item))
-            .collect();
+        let prices: Vec<&Price> = subscription.items.iter().map(|item| self.price_of(item)).collect();
         let Some(first) = prices.first() else {
-            return Err(ApiError::refused("A subscription must have at least one active plan. To cancel it, use the cancel endpoint.")
-                .param("items"));
+            return Err(ApiError::refused(
+                "A subscription must have at least one active plan. To cancel it, use the cancel endpoint.",
+            )
+            .param("items"));
         };
         if prices.len() > ITEMS_MAX {
-            return Err(ApiError::refused(format!(
-                "A subscription can have at most {ITEMS_MAX} items."
-            ))
-            .param("items"));
+            return Err(
+                ApiError::refused(format!("A subscription can have at most {ITEMS_MAX} items.")).param("items"),
+            );
         }
         for (index, price) in prices.iter().enumerate() {
             if prices[..index].iter().any(|other| other.id == price.id) {
@@ -908,14 +829,12 @@ impl State {
                 .param("items"));
             }
             if price.currency != first.currency {
-                return Err(ApiError::refused(
-                    "All prices of a subscription must have the same currency.",
-                )
-                .param("items"));
+                return Err(
+                    ApiError::refused("All prices of a subscription must have the same currency.").param("items"),
+                );
             }
         }
-        let interval_of =
-            |price: &Price| price.recurring.as_ref().map(|recurring| recurring.interval);
+        let interval_of = |price: &Price| price.recurring.as_ref().map(|recurring| recurring.interval);
         let interval = interval_of(first);
         match interval {
             Some(interval) if prices.iter().all(|price| interval_of(price) == Some(interval)) => Ok(interval),
@@ -928,13 +847,7 @@ impl State {
     }
 
     /// The credit for the rest of the period at an item's flat price.
-    fn unused_time(
-        &mut self,
-        subscription: &Subscription,
-        item: &Item,
-        interval: Interval,
-        when: i64,
-    ) -> Option<Line> {
+    fn unused_time(&mut self, subscription: &Subscription, item: &Item, interval: Interval, when: i64) -> Option<Line> {
         self.part_of_period(subscription, item, interval, when, "Unused time on", -1)
     }
 
@@ -965,9 +878,7 @@ impl State {
             return None;
         }
         let lines = self.advance_lines(item, (when, subscription.period.1));
-        let amount = lines
-            .iter()
-            .fold(0i64, |sum, line| sum.saturating_add(line.amount));
+        let amount = lines.iter().fold(0i64, |sum, line| sum.saturating_add(line.amount));
         // The interval that ends with this period: a first period may be shorter than it.
         let whole = interval.cycle(subscription.anchor, subscription.period.1 - 1);
         let name = &self.catalog.product_of(price).name;
@@ -1004,12 +915,7 @@ impl State {
         lines
     }
 
-    pub(crate) fn create_item(
-        &mut self,
-        mut params: Params,
-        at: i64,
-        cause: &Cause,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn create_item(&mut self, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         let subscription = params.required("subscription")?;
         let proration = Proration::take(&mut params)?;
         let proration_date = params.natural("proration_date")?;
@@ -1018,14 +924,7 @@ impl State {
         if !matches!(change, Change::Add { .. }) {
             return Err(ApiError::unknown_parameters(&["id".to_owned()]));
         }
-        let subscription = self.change_one(
-            &subscription,
-            change,
-            param,
-            (proration, proration_date),
-            at,
-            cause,
-        )?;
+        let subscription = self.change_one(&subscription, change, param, (proration, proration_date), at, cause)?;
         match subscription.items.last() {
             Some(item) => Ok(self.render_item(&subscription, item)),
             None => Err(ApiError::internal()),
@@ -1083,14 +982,7 @@ impl State {
         params.ignore(&["clear_usage", "payment_behavior"]);
         params.finish()?;
         let change = Change::Remove { id: id.to_owned() };
-        self.change_one(
-            &owner,
-            change,
-            "id".to_owned(),
-            (proration, proration_date),
-            at,
-            cause,
-        )?;
+        self.change_one(&owner, change, "id".to_owned(), (proration, proration_date), at, cause)?;
         Ok(json!({ "id": id, "object": "subscription_item", "deleted": true }))
     }
 
@@ -1188,9 +1080,9 @@ impl State {
                     Some(word) => subscription.status.word() == word,
                 };
                 of_status
-                    && price.as_ref().is_none_or(|price| {
-                        subscription.items.iter().any(|item| item.price == *price)
-                    })
+                    && price
+                        .as_ref()
+                        .is_none_or(|price| subscription.items.iter().any(|item| item.price == *price))
             });
         page.cut(
             rows,
@@ -1229,15 +1121,13 @@ impl State {
         };
         details.ignore(&["billing_mode"]);
 
-        let Some(mut previewed) = self.previewed(customer.as_deref(), subscription.as_deref())?
-        else {
+        let Some(mut previewed) = self.previewed(customer.as_deref(), subscription.as_deref())? else {
             let customer = customer.ok_or_else(|| ApiError::missing("customer"))?;
             self.live_customer(&customer, "customer")?;
             let items = details.levels("items")?;
             details.finish()?;
             let items = items.ok_or_else(|| {
-                ApiError::no_such("upcoming invoices for customer", &customer, "customer")
-                    .code("invoice_upcoming_none")
+                ApiError::no_such("upcoming invoices for customer", &customer, "customer").code("invoice_upcoming_none")
             })?;
             let (mut fresh, interval) = self.new_subscription(&customer, items, at)?;
             fresh.start(interval, None, None, at)?;
@@ -1274,16 +1164,9 @@ impl State {
     }
 
     /// The subscription to preview: the one that is named, or the customer's first that lives.
-    fn previewed(
-        &self,
-        customer: Option<&str>,
-        subscription: Option<&str>,
-    ) -> Result<Option<Subscription>, ApiError> {
+    fn previewed(&self, customer: Option<&str>, subscription: Option<&str>) -> Result<Option<Subscription>, ApiError> {
         if let Some(id) = subscription {
-            return self
-                .live_subscription(id, "subscription")
-                .cloned()
-                .map(Some);
+            return self.live_subscription(id, "subscription").cloned().map(Some);
         }
         let live = self
             .subscriptions
@@ -1292,13 +1175,7 @@ impl State {
         Ok(customer.and_then(|_| live.last()).cloned())
     }
 
-    fn upcoming(
-        &mut self,
-        subscription: &Subscription,
-        period: (i64, i64),
-        entries: Vec<Entry>,
-        at: i64,
-    ) -> Invoice {
+    fn upcoming(&mut self, subscription: &Subscription, period: (i64, i64), entries: Vec<Entry>, at: i64) -> Invoice {
         let id = format!("upcoming_{}", self.ids.mint(Kind::Invoice));
         Invoice::draft(
             id,
@@ -1444,11 +1321,7 @@ impl Subscription {
 
     /// Begins a new cycle at `at`; a trial ends with that.
     fn restart(&mut self, interval: Interval, at: i64) {
-        if let Some((_, end)) = self
-            .trial
-            .as_mut()
-            .filter(|_| self.status == Status::Trialing)
-        {
+        if let Some((_, end)) = self.trial.as_mut().filter(|_| self.status == Status::Trialing) {
             *end = at;
         }
         self.status = Status::Active;
@@ -1481,12 +1354,7 @@ impl Subscription {
     }
 
     /// An outer `None` leaves the setting as it is.
-    fn schedule_cancel(
-        &mut self,
-        at_period_end: Option<bool>,
-        cancel_at: Option<Option<i64>>,
-        at: i64,
-    ) {
+    fn schedule_cancel(&mut self, at_period_end: Option<bool>, cancel_at: Option<Option<i64>>, at: i64) {
         match at_period_end {
             Some(true) => {
                 self.cancel_at_period_end = true;
@@ -1563,13 +1431,13 @@ fn take_cancel_at(params: &mut Params) -> Result<Option<Option<i64>>, ApiError> 
     match params.settable("cancel_at")? {
         None => Ok(None),
         Some(None) => Ok(Some(None)),
-        Some(Some(text)) => match text.parse() {
-            Ok(at) => Ok(Some(Some(at))),
-            Err(_) => Err(
-                ApiError::invalid("cancel_at", format!("Invalid integer: {text}"))
-                    .code("parameter_invalid_integer"),
-            ),
-        },
+        Some(Some(text)) => {
+            match text.parse() {
+                Ok(at) => Ok(Some(Some(at))),
+                Err(_) => Err(ApiError::invalid("cancel_at", format!("Invalid integer: {text}"))
+                    .code("parameter_invalid_integer")),
+            }
+        }
     }
 }
 
@@ -1611,11 +1479,7 @@ fn take_changes(params: &mut Params) -> Result<Vec<(Change, String)>, ApiError> 
 }
 
 /// Prorations may be computed for another moment of the present period, such as that of a preview.
-fn check_proration_date(
-    subscription: &Subscription,
-    date: Option<i64>,
-    at: i64,
-) -> Result<i64, ApiError> {
+fn check_proration_date(subscription: &Subscription, date: Option<i64>, at: i64) -> Result<i64, ApiError> {
     let (start, end) = subscription.period;
     match date {
         Some(date) if !(start..=end).contains(&date) => Err(ApiError::invalid(

@@ -38,8 +38,7 @@ impl<T> Default for Table<T> {
 impl<T: Object> Table<T> {
     /// The object with an id, or Stripe's 404. `param` is the parameter that carried the id.
     pub(crate) fn get(&self, id: &str, param: &str) -> Result<&T, ApiError> {
-        self.find(id)
-            .ok_or_else(|| ApiError::no_such(T::NOUN, id, param))
+        self.find(id).ok_or_else(|| ApiError::no_such(T::NOUN, id, param))
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<&T> {
@@ -54,10 +53,7 @@ impl<T: Object> Table<T> {
                 let at = self.rows.len();
                 self.by_id.insert(object.id().to_owned(), at);
                 if let Some(customer) = object.customer() {
-                    self.by_customer
-                        .entry(customer.to_owned())
-                        .or_default()
-                        .push(at);
+                    self.by_customer.entry(customer.to_owned()).or_default().push(at);
                 }
                 self.rows.push(object);
             }
@@ -70,17 +66,11 @@ impl<T: Object> Table<T> {
     }
 
     /// Newest first, as lists are; only one customer's, if one is named.
-    pub(crate) fn newest_first<'a>(
-        &'a self,
-        customer: Option<&str>,
-    ) -> Box<dyn Iterator<Item = &'a T> + 'a> {
+    pub(crate) fn newest_first<'a>(&'a self, customer: Option<&str>) -> Box<dyn Iterator<Item = &'a T> + 'a> {
         match customer {
             None => Box::new(self.rows.iter().rev()),
             Some(customer) => {
-                let indices = self
-                    .by_customer
-                    .get(customer)
-                    .map_or(&[][..], Vec::as_slice);
+                let indices = self.by_customer.get(customer).map_or(&[][..], Vec::as_slice);
                 Box::new(indices.iter().rev().map(|at| &self.rows[*at]))
             }
         }

@@ -53,8 +53,7 @@ impl Catalog {
                 from: self.tiers.get(deciding.from).map_or("", |from| &from.name),
             };
         };
-        let weights =
-            most_specific(&tier.weights, route).or_else(|| most_specific(&self.weights, route));
+        let weights = most_specific(&tier.weights, route).or_else(|| most_specific(&self.weights, route));
         Access::Open {
             meter: most_specific(&self.meters, route).map_or(DEFAULT_METER, String::as_str),
             cost: weights.copied().unwrap_or(1),
@@ -81,19 +80,13 @@ impl Catalog {
         }
         let (pattern, from) = best?;
         let is_open = matches_tier && tier.is_some_and(|tier| tier >= from);
-        Some(Deciding {
-            pattern,
-            from,
-            is_open,
-        })
+        Some(Deciding { pattern, from, is_open })
     }
 }
 
 /// What the most specific matching pattern names.
 fn most_specific<'a, T>(patterns: &'a [(Pattern, T)], route: &Route<'_>) -> Option<&'a T> {
-    let matching = patterns
-        .iter()
-        .filter(|(pattern, _)| pattern.matches_route(route));
+    let matching = patterns.iter().filter(|(pattern, _)| pattern.matches_route(route));
     matching
         .max_by_key(|(pattern, _)| pattern.rank())
         .map(|(_, named)| named)

@@ -49,12 +49,7 @@ pub(super) enum Unsure {
 }
 
 /// Checks the tier at `index`, or what it becomes with a customer's overrides.
-pub(super) fn check(
-    catalog: &Catalog,
-    index: usize,
-    tier: &Tier,
-    unsure: &BTreeSet<Unsure>,
-) -> Vec<Broken> {
+pub(super) fn check(catalog: &Catalog, index: usize, tier: &Tier, unsure: &BTreeSet<Unsure>) -> Vec<Broken> {
     let mut check = Check {
         catalog,
         index,
@@ -149,10 +144,7 @@ impl<'a> Check<'a> {
 
     fn limit_list(&mut self, field: &str, limits: &[Limit], most: usize) {
         if limits.len() > most {
-            self.report(
-                field,
-                format!("has {} limits: at most {most}", limits.len()),
-            );
+            self.report(field, format!("has {} limits: at most {most}", limits.len()));
         }
         for (index, limit) in limits.iter().enumerate() {
             if limits
@@ -212,19 +204,14 @@ impl<'a> Check<'a> {
             let Some(included) = self.included() else {
                 continue;
             };
-            if let Some(problem) =
-                included_problem(price, included.get(meter).copied().unwrap_or(Some(0)))
-            {
+            if let Some(problem) = included_problem(price, included.get(meter).copied().unwrap_or(Some(0))) {
                 self.report(field, problem);
             }
         }
         for (meter, cap) in &tier.spend_cap {
             let field = format!("spend_cap.{meter}");
             let Some(price) = tier.overage.get(meter) else {
-                self.report(
-                    field,
-                    format!("caps the meter {meter}, which has no overage price"),
-                );
+                self.report(field, format!("caps the meter {meter}, which has no overage price"));
                 continue;
             };
             if *cap > MONEY_MAX {
@@ -235,10 +222,7 @@ impl<'a> Check<'a> {
             };
             let included = included.get(meter).copied().unwrap_or(Some(0));
             if price.amount(included, 0).is_ok_and(|flat| flat > *cap) {
-                self.report(
-                    field,
-                    "is below the flat amount that is due without any usage",
-                );
+                self.report(field, "is below the flat amount that is due without any usage");
             }
         }
     }
@@ -259,8 +243,7 @@ impl<'a> Check<'a> {
                 );
             }
         }
-        if !self.sure(&[Unsure::Overage, Unsure::AtQuota]) || self.tier.at_quota != AtQuota::Overage
-        {
+        if !self.sure(&[Unsure::Overage, Unsure::AtQuota]) || self.tier.at_quota != AtQuota::Overage {
             return;
         }
         for meter in included
@@ -271,9 +254,7 @@ impl<'a> Check<'a> {
             if !self.tier.overage.contains_key(meter) {
                 let problem = match self.tier.overage.len() {
                     0 => "bills what exceeds the quota, but no overage price is given".to_owned(),
-                    _ => format!(
-                        "bills what exceeds the quota, but {meter} has a quota and no overage price"
-                    ),
+                    _ => format!("bills what exceeds the quota, but {meter} has a quota and no overage price"),
                 };
                 self.report("at_quota", problem);
                 return;
@@ -299,13 +280,11 @@ impl<'a> Check<'a> {
                 continue;
             }
             if units.is_none() {
-                let problem = format!(
-                    "says nothing of the meter {meter}, which counts {route}: add it, maybe as unlimited"
-                );
+                let problem =
+                    format!("says nothing of the meter {meter}, which counts {route}: add it, maybe as unlimited");
                 self.report("included_calls", problem);
             } else if units == Some(Some(0)) && self.tier.at_quota == AtQuota::Block {
-                let problem =
-                    format!("is 0 and at_quota is block, so {route} could never be admitted");
+                let problem = format!("is 0 and at_quota is block, so {route} could never be admitted");
                 self.report(format!("included_calls.{meter}"), problem);
             }
         }
@@ -314,12 +293,7 @@ impl<'a> Check<'a> {
     /// The meters that count a route of the tier, each with such a route.
     fn open_meters(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
-        let meters: BTreeSet<&str> = self
-            .catalog
-            .meters
-            .iter()
-            .map(|(_, meter)| meter.as_str())
-            .collect();
+        let meters: BTreeSet<&str> = self.catalog.meters.iter().map(|(_, meter)| meter.as_str()).collect();
         let probe = Probe::new(self.catalog);
         for endpoint in self.catalog.tiers.iter().flat_map(|tier| &tier.endpoints) {
             let meets = self
@@ -461,15 +435,11 @@ impl<'a> Check<'a> {
         let probe = Probe::new(self.catalog);
         for group in &tier.groups {
             for (position, pattern) in group.endpoints.iter().enumerate() {
-                let closed = probe.find_map(pattern, |route| {
-                    match self.catalog.deciding(Some(self.index), route) {
-                        None => Some(None),
-                        Some(deciding) => {
-                            let elsewhere = deciding.pattern.is_subset_of(pattern)
-                                && deciding.pattern != pattern;
-                            (!deciding.is_open && !elsewhere)
-                                .then_some(self.catalog.tiers.get(deciding.from))
-                        }
+                let closed = probe.find_map(pattern, |route| match self.catalog.deciding(Some(self.index), route) {
+                    None => Some(None),
+                    Some(deciding) => {
+                        let elsewhere = deciding.pattern.is_subset_of(pattern) && deciding.pattern != pattern;
+                        (!deciding.is_open && !elsewhere).then_some(self.catalog.tiers.get(deciding.from))
                     }
                 });
                 let field = format!("groups.{}.endpoints#{position}", group.name);
@@ -479,10 +449,7 @@ impl<'a> Check<'a> {
                     Some(Some(from)) => {
                         self.report(
                             field,
-                            format!(
-                                "is not open to the tier {}, only from {} on",
-                                tier.name, from.name
-                            ),
+                            format!("is not open to the tier {}, only from {} on", tier.name, from.name),
                         );
                     }
                 }
@@ -542,18 +509,12 @@ impl Probe {
             })
     }
 
-    fn accesses<'c>(
-        &self,
-        catalog: &'c Catalog,
-        index: usize,
-        pattern: &Pattern,
-    ) -> Vec<Access<'c>> {
+    fn accesses<'c>(&self, catalog: &'c Catalog, index: usize, pattern: &Pattern) -> Vec<Access<'c>> {
         let examples = pattern.examples(self.segments_max, &self.methods);
         examples
             .map(|(method, path)| match Decoded::new(&path) {
-                Some(path) => Route::new(method, &path).map_or(Access::NoSuchRoute, |route| {
-                    catalog.access_route(Some(index), &route)
-                }),
+                Some(path) => Route::new(method, &path)
+                    .map_or(Access::NoSuchRoute, |route| catalog.access_route(Some(index), &route)),
                 None => Access::NoSuchRoute,
             })
             .collect()

@@ -8,8 +8,8 @@ use super::error::shortened;
 use super::value;
 use super::yaml::{self, Entry, Kind, Node, Place};
 use super::{
-    AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Interval, Limit, Pattern, Step,
-    Tier, TierError, TierErrors, UsagePrice,
+    AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Interval, Limit, Pattern, Step, Tier, TierError,
+    TierErrors, UsagePrice,
 };
 use crate::money::{Currency, Money};
 
@@ -209,12 +209,7 @@ impl<'a> Reader<'a> {
                     Some(near) => format!("is not a field: did you mean {near}?"),
                     None => format!("is not a field: there are {}", known.join(", ")),
                 };
-                self.refuse_at(
-                    entry.place,
-                    &join(field, &shortened(&entry.key)),
-                    "",
-                    problem,
-                );
+                self.refuse_at(entry.place, &join(field, &shortened(&entry.key)), "", problem);
             }
         }
         Some(found)
@@ -228,10 +223,7 @@ impl<'a> Reader<'a> {
                 .unwrap_or_default();
         }
         let mut marks = Marks::new();
-        let meters = fields
-            .get("meters")
-            .map(|node| self.meters(node))
-            .unwrap_or_default();
+        let meters = fields.get("meters").map(|node| self.meters(node)).unwrap_or_default();
         if !self.routes_unsure {
             let names = meters.iter().map(|(_, meter)| meter.clone());
             self.meters = Some(names.chain([DEFAULT_METER.to_owned()]).collect());
@@ -240,11 +232,7 @@ impl<'a> Reader<'a> {
             .get("weights")
             .map(|node| self.weights(node, "weights", "weights", &mut marks));
         let Some(tiers) = fields.get("tiers") else {
-            self.refuse(
-                root,
-                "tiers",
-                "is missing: the file needs at least one tier",
-            );
+            self.refuse(root, "tiers", "is missing: the file needs at least one tier");
             return None;
         };
         let drafts = self.tiers(tiers)?;
@@ -263,11 +251,7 @@ impl<'a> Reader<'a> {
     }
 
     fn tiers(&mut self, node: &Node) -> Option<Vec<Draft>> {
-        let entries = self.entries(
-            node,
-            "tiers",
-            "a mapping from each tier's name to its fields",
-        )?;
+        let entries = self.entries(node, "tiers", "a mapping from each tier's name to its fields")?;
         if entries.is_empty() {
             self.refuse(node, "tiers", "is empty: the file needs at least one tier");
         }
@@ -315,8 +299,7 @@ impl<'a> Reader<'a> {
             price = self.price(node, &at("price"), &mut periods);
         }
         let included = fields.get("included_calls");
-        let included = included
-            .and_then(|node| self.included(node, &at("included_calls"), &mut periods, &mut marks));
+        let included = included.and_then(|node| self.included(node, &at("included_calls"), &mut periods, &mut marks));
         if included.is_none() {
             unsure.insert(Unsure::Included);
         }
@@ -365,15 +348,9 @@ impl<'a> Reader<'a> {
                 &mut marks,
             );
         }
-        let trial_days = fields.get("trial_days").and_then(|node| {
-            self.whole(
-                node,
-                &at("trial_days"),
-                0,
-                TRIAL_DAYS_MAX,
-                "a number of days",
-            )
-        });
+        let trial_days = fields
+            .get("trial_days")
+            .and_then(|node| self.whole(node, &at("trial_days"), 0, TRIAL_DAYS_MAX, "a number of days"));
         let mut shards = Some(1);
         if let Some(node) = fields.get("shards") {
             shards = self.whole(
@@ -390,34 +367,22 @@ impl<'a> Reader<'a> {
         let weights = fields
             .get("weights")
             .map(|node| self.weights(node, &at("weights"), "weights", &mut marks));
-        let warn = fields.get("warn_at").and_then(|node| {
-            self.parsed(
-                node,
-                &at("warn_at"),
-                "a percentage like 80%",
-                value::percent,
-            )
-        });
+        let warn = fields
+            .get("warn_at")
+            .and_then(|node| self.parsed(node, &at("warn_at"), "a percentage like 80%", value::percent));
         let groups = fields
             .get("groups")
             .map(|node| self.groups(node, &at("groups"), &mut periods, &mut marks));
-        let support = fields
-            .get("support")
-            .and_then(|node| self.label(node, &at("support")));
-        let sla = fields
-            .get("sla")
-            .and_then(|node| self.label(node, &at("sla")));
+        let support = fields.get("support").and_then(|node| self.label(node, &at("support")));
+        let sla = fields.get("sla").and_then(|node| self.label(node, &at("sla")));
 
-        if let (Some(Custom::Fixed((amount, None))), Some(node), None) =
-            (&price, fields.get("price"), periods.first)
+        if let (Some(Custom::Fixed((amount, None))), Some(node), None) = (&price, fields.get("price"), periods.first)
             && amount.0 > 0
             && included.is_some()
         {
             self.refuse(node, &at("price"), "has no period: write it like 49/month");
         }
-        let interval = periods
-            .first
-            .map_or(Interval::Month, |(interval, _)| interval);
+        let interval = periods.first.map_or(Interval::Month, |(interval, _)| interval);
         let price = match price {
             Some(Custom::Fixed((amount, own))) => Custom::Fixed(BasePrice {
                 amount,
@@ -442,19 +407,10 @@ impl<'a> Reader<'a> {
             support,
             sla,
         };
-        Some(Draft {
-            tier,
-            marks,
-            unsure,
-        })
+        Some(Draft { tier, marks, unsure })
     }
 
-    fn price(
-        &mut self,
-        node: &Node,
-        field: &str,
-        periods: &mut Periods,
-    ) -> Option<Custom<(Money, Option<Interval>)>> {
+    fn price(&mut self, node: &Node, field: &str, periods: &mut Periods) -> Option<Custom<(Money, Option<Interval>)>> {
         let currency = self.currency;
         let wanted = "a price like 49/month, 0 or custom";
         let price = self.parsed(node, field, wanted, |text| match text {
@@ -523,10 +479,7 @@ impl<'a> Reader<'a> {
             _ => {
                 let (units, interval) = self.parsed(node, field, wanted, value::quota)?;
                 self.period(node, field, "included_calls", interval, periods);
-                Some(Custom::Fixed(BTreeMap::from([(
-                    DEFAULT_METER.to_owned(),
-                    units,
-                )])))
+                Some(Custom::Fixed(BTreeMap::from([(DEFAULT_METER.to_owned(), units)])))
             }
         }
     }
@@ -567,22 +520,12 @@ impl<'a> Reader<'a> {
         false
     }
 
-    fn limits(
-        &mut self,
-        node: &Node,
-        field: &str,
-        name: &str,
-        marks: &mut Marks,
-    ) -> Option<Custom<Vec<Limit>>> {
+    fn limits(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Option<Custom<Vec<Limit>>> {
         match &node.kind {
             Kind::Text(text) if text.trim() == "custom" => Some(Custom::Custom),
             Kind::Text(text) if text.trim() == "unlimited" => Some(Custom::Fixed(Vec::new())),
             Kind::List(items) if items.is_empty() => {
-                self.refuse(
-                    node,
-                    field,
-                    "is empty: write a limit like 100/min, or unlimited",
-                );
+                self.refuse(node, field, "is empty: write a limit like 100/min, or unlimited");
                 None
             }
             Kind::List(items) => {
@@ -598,36 +541,21 @@ impl<'a> Reader<'a> {
                 complete.then_some(Custom::Fixed(limits))
             }
             _ => {
-                let limit = self.parsed(
-                    node,
-                    field,
-                    "a rate limit like 100/min, or a list of them",
-                    str::parse,
-                )?;
+                let limit = self.parsed(node, field, "a rate limit like 100/min, or a list of them", str::parse)?;
                 Some(Custom::Fixed(vec![limit]))
             }
         }
     }
 
     /// A list of patterns, without repeats.
-    fn patterns(
-        &mut self,
-        node: &Node,
-        field: &str,
-        name: &str,
-        marks: &mut Marks,
-    ) -> Vec<Pattern> {
+    fn patterns(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Vec<Pattern> {
         let single = std::slice::from_ref(node);
         let items: &[Node] = match &node.kind {
             Kind::List(items) => items,
             Kind::Text(_) => single,
             _ => {
                 self.routes_unsure = true;
-                self.refuse_kind(
-                    node,
-                    field,
-                    "a list of routes like [/v1/items/*, POST /v1/items]",
-                );
+                self.refuse_kind(node, field, "a list of routes like [/v1/items/*, POST /v1/items]");
                 return Vec::new();
             }
         };
@@ -646,24 +574,13 @@ impl<'a> Reader<'a> {
         }
         let mut patterns: Vec<Pattern> = Vec::new();
         for item in items {
-            let Some(pattern) = self.parsed(
-                item,
-                field,
-                "a route like /v1/items/*",
-                str::parse::<Pattern>,
-            ) else {
+            let Some(pattern) = self.parsed(item, field, "a route like /v1/items/*", str::parse::<Pattern>) else {
                 self.routes_unsure = true;
                 continue;
             };
             if let Some(index) = patterns.iter().position(|earlier| *earlier == pattern) {
-                let line = marks
-                    .get(&format!("{name}#{index}"))
-                    .map_or(0, |(place, _)| place.line);
-                self.refuse(
-                    item,
-                    field,
-                    format!("is the same route as one on line {line}"),
-                );
+                let line = marks.get(&format!("{name}#{index}")).map_or(0, |(place, _)| place.line);
+                self.refuse(item, field, format!("is the same route as one on line {line}"));
                 continue;
             }
             mark(marks, &format!("{name}#{}", patterns.len()), item);
@@ -706,14 +623,8 @@ impl<'a> Reader<'a> {
             }
         }
         if patterns.len() > ENDPOINTS_MAX {
-            let place = patterns
-                .first()
-                .map(|(_, place, _)| *place)
-                .unwrap_or_default();
-            let problem = format!(
-                "name {} different routes: at most {ENDPOINTS_MAX}",
-                patterns.len()
-            );
+            let place = patterns.first().map(|(_, place, _)| *place).unwrap_or_default();
+            let problem = format!("name {} different routes: at most {ENDPOINTS_MAX}", patterns.len());
             self.refuse_at(place, "tiers", "", problem);
             self.routes_unsure = true;
             return;
@@ -721,12 +632,7 @@ impl<'a> Reader<'a> {
         self.ordered("tiers.?.endpoints", &patterns);
     }
 
-    fn overage(
-        &mut self,
-        node: &Node,
-        field: &str,
-        marks: &mut Marks,
-    ) -> Option<BTreeMap<String, UsagePrice>> {
+    fn overage(&mut self, node: &Node, field: &str, marks: &mut Marks) -> Option<BTreeMap<String, UsagePrice>> {
         let mut prices = BTreeMap::new();
         match &node.kind {
             Kind::Map(entries)
@@ -737,8 +643,7 @@ impl<'a> Reader<'a> {
                 let known = self.meter_entries(node, field, "overage", marks)?;
                 let mut complete = known.len() == entries.len();
                 for entry in known {
-                    match self.usage_price(&entry.node, &join(field, &entry.key), Some(&entry.key))
-                    {
+                    match self.usage_price(&entry.node, &join(field, &entry.key), Some(&entry.key)) {
                         Some((_, price)) => {
                             prices.insert(entry.key.clone(), price);
                         }
@@ -755,12 +660,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A price, and the meter that it is for: `meter`, or what the price itself names.
-    fn usage_price(
-        &mut self,
-        node: &Node,
-        field: &str,
-        meter: Option<&str>,
-    ) -> Option<(String, UsagePrice)> {
+    fn usage_price(&mut self, node: &Node, field: &str, meter: Option<&str>) -> Option<(String, UsagePrice)> {
         let currency = self.currency;
         let wanted = "a price like $0.002/call, or a mapping with graduated or volume";
         if let Kind::Map(_) = &node.kind {
@@ -771,10 +671,7 @@ impl<'a> Reader<'a> {
                     meter,
                     UsagePrice::Graduated(self.steps(steps, &join(field, "graduated"))?),
                 )),
-                (None, Some(steps)) => Some((
-                    meter,
-                    UsagePrice::Volume(self.steps(steps, &join(field, "volume"))?),
-                )),
+                (None, Some(steps)) => Some((meter, UsagePrice::Volume(self.steps(steps, &join(field, "volume"))?))),
                 _ => {
                     self.refuse(node, field, "needs exactly one of graduated and volume");
                     None
@@ -792,20 +689,11 @@ impl<'a> Reader<'a> {
         let named = unit.filter(|unit| !matches!(*unit, "call" | "unit" | "request"));
         match (meter, named) {
             (Some(meter), Some(named)) if meter != named => {
-                self.refuse(
-                    node,
-                    field,
-                    format!("is per {named}, but stands at the meter {meter}"),
-                );
+                self.refuse(node, field, format!("is per {named}, but stands at the meter {meter}"));
                 None
             }
             (Some(meter), _) => Some((meter.to_owned(), UsagePrice::PerUnit(price))),
-            (None, Some(named))
-                if self
-                    .meters
-                    .as_ref()
-                    .is_some_and(|meters| !meters.contains(named)) =>
-            {
+            (None, Some(named)) if self.meters.as_ref().is_some_and(|meters| !meters.contains(named)) => {
                 let meters: Vec<&str> = self.meters.iter().flatten().map(String::as_str).collect();
                 let problem = format!(
                     "is per {named}: write /call, or a meter of the file ({})",
@@ -814,30 +702,18 @@ impl<'a> Reader<'a> {
                 self.refuse(node, field, problem);
                 None
             }
-            (None, named) => Some((
-                named.unwrap_or(DEFAULT_METER).to_owned(),
-                UsagePrice::PerUnit(price),
-            )),
+            (None, named) => Some((named.unwrap_or(DEFAULT_METER).to_owned(), UsagePrice::PerUnit(price))),
         }
     }
 
     fn steps(&mut self, node: &Node, field: &str) -> Option<Vec<Step>> {
         let Kind::List(items) = &node.kind else {
-            self.refuse_kind(
-                node,
-                field,
-                "a list of steps like {up_to: 100000, unit: $0.002}",
-            );
+            self.refuse_kind(node, field, "a list of steps like {up_to: 100000, unit: $0.002}");
             return None;
         };
         let mut steps = Vec::new();
         for item in items {
-            let fields = self.fields(
-                item,
-                field,
-                "a step like {up_to: 100000, unit: $0.002}",
-                STEP_FIELDS,
-            );
+            let fields = self.fields(item, field, "a step like {up_to: 100000, unit: $0.002}", STEP_FIELDS);
             let step = fields.and_then(|fields| self.step(item, &fields, field));
             steps.push(step);
         }
@@ -847,33 +723,21 @@ impl<'a> Reader<'a> {
     fn step(&mut self, item: &Node, fields: &BTreeMap<&str, &Node>, field: &str) -> Option<Step> {
         let currency = self.currency;
         if !fields.contains_key("unit") && !fields.contains_key("flat") {
-            self.refuse(
-                item,
-                field,
-                "has a step without a price: give it unit, flat or both",
-            );
+            self.refuse(item, field, "has a step without a price: give it unit, flat or both");
             return None;
         }
-        let up_to =
-            match fields.get("up_to") {
-                Some(node) => self.parsed(
-                    node,
-                    &join(field, "up_to"),
-                    "a number of units",
-                    |text| match text {
-                        "inf" | "unlimited" => Ok(None),
-                        text => value::count(text).map(Some),
-                    },
-                ),
-                None => Some(None),
-            };
+        let up_to = match fields.get("up_to") {
+            Some(node) => self.parsed(node, &join(field, "up_to"), "a number of units", |text| match text {
+                "inf" | "unlimited" => Ok(None),
+                text => value::count(text).map(Some),
+            }),
+            None => Some(None),
+        };
         let unit = match fields.get("unit") {
             Some(node) => {
                 let read = |text: &str| match value::unit_price(text, currency) {
                     Ok((price, None | Some("call" | "unit" | "request"))) => Ok(price),
-                    Ok((_, Some(_))) => {
-                        Err("names a unit: leave it out, as the meter says it".to_owned())
-                    }
+                    Ok((_, Some(_))) => Err("names a unit: leave it out, as the meter says it".to_owned()),
                     Err(problem) => Err(problem),
                 };
                 self.parsed(node, &join(field, "unit"), "a unit price like $0.002", read)
@@ -932,13 +796,12 @@ impl<'a> Reader<'a> {
             match (text, slower) {
                 ("block", _) => Ok(AtQuota::Block),
                 ("overage", _) if may_bill => Ok(AtQuota::Overage),
-                ("overage", _) => {
-                    Err("is not for a group: what exceeds a group's quota is not billed".to_owned())
-                }
-                (_, Some(limit)) => limit.trim().parse().map(AtQuota::Throttle).map_err(|_| {
-                    "is not a throttle: write it with a slower limit, like throttle(5/min)"
-                        .to_owned()
-                }),
+                ("overage", _) => Err("is not for a group: what exceeds a group's quota is not billed".to_owned()),
+                (_, Some(limit)) => limit
+                    .trim()
+                    .parse()
+                    .map(AtQuota::Throttle)
+                    .map_err(|_| "is not a throttle: write it with a slower limit, like throttle(5/min)".to_owned()),
                 _ => Err(format!("is not a policy: write {wanted}")),
             }
         })
@@ -956,22 +819,16 @@ impl<'a> Reader<'a> {
         let mut caps = BTreeMap::new();
         let read = |text: &str| value::money(text, currency);
         if let Kind::Map(_) = &node.kind {
-            for entry in self
-                .meter_entries(node, field, "spend_cap", marks)
-                .unwrap_or_default()
-            {
+            for entry in self.meter_entries(node, field, "spend_cap", marks).unwrap_or_default() {
                 let field = join(field, &entry.key);
-                if let Some((cap, interval)) =
-                    self.parsed(&entry.node, &field, "an amount like $100/month", read)
-                {
+                if let Some((cap, interval)) = self.parsed(&entry.node, &field, "an amount like $100/month", read) {
                     self.period(&entry.node, &field, "spend_cap", interval, periods);
                     caps.insert(entry.key.clone(), cap);
                 }
             }
             return caps;
         }
-        let Some((cap, interval)) = self.parsed(node, field, "an amount like $100/month", read)
-        else {
+        let Some((cap, interval)) = self.parsed(node, field, "an amount like $100/month", read) else {
             return caps;
         };
         self.period(node, field, "spend_cap", interval, periods);
@@ -993,18 +850,9 @@ impl<'a> Reader<'a> {
         caps
     }
 
-    fn whole(
-        &mut self,
-        node: &Node,
-        field: &str,
-        least: u64,
-        most: u64,
-        wanted: &str,
-    ) -> Option<u32> {
+    fn whole(&mut self, node: &Node, field: &str, least: u64, most: u64, wanted: &str) -> Option<u32> {
         self.parsed(node, field, wanted, |text| match value::count(text) {
-            Ok(count) if (least..=most).contains(&count) => {
-                Ok(u32::try_from(count).unwrap_or(u32::MAX))
-            }
+            Ok(count) if (least..=most).contains(&count) => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
             _ => Err(format!("is not {wanted} from {least} to {most}")),
         })
     }
@@ -1021,13 +869,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn weights(
-        &mut self,
-        node: &Node,
-        field: &str,
-        name: &str,
-        marks: &mut Marks,
-    ) -> Vec<(Pattern, u64)> {
+    fn weights(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Vec<(Pattern, u64)> {
         let mut weights: Vec<(Pattern, u64)> = Vec::new();
         let mut places = Vec::new();
         let Some(entries) = self.entries(
@@ -1050,16 +892,12 @@ impl<'a> Reader<'a> {
         for entry in entries {
             let pattern = self.key_pattern(entry, field);
             let own = format!("{field}: {}", shortened(&entry.key));
-            let weight =
-                self.parsed(
-                    &entry.node,
-                    &own,
-                    "a number of units",
-                    |text| match value::count(text) {
-                        Ok(count @ 1..=WEIGHT_MAX) => Ok(count),
-                        _ => Err(format!("is not a number of units from 1 to {WEIGHT_MAX}")),
-                    },
-                );
+            let weight = self.parsed(&entry.node, &own, "a number of units", |text| {
+                match value::count(text) {
+                    Ok(count @ 1..=WEIGHT_MAX) => Ok(count),
+                    _ => Err(format!("is not a number of units from 1 to {WEIGHT_MAX}")),
+                }
+            });
             let (Some(pattern), Some(weight)) = (pattern, weight) else {
                 self.routes_unsure = true;
                 continue;
@@ -1074,10 +912,7 @@ impl<'a> Reader<'a> {
                 );
                 continue;
             }
-            marks.insert(
-                format!("{name}#{}", weights.len()),
-                (entry.place, entry.key.clone()),
-            );
+            marks.insert(format!("{name}#{}", weights.len()), (entry.place, entry.key.clone()));
             places.push(entry.place);
             weights.push((pattern, weight));
         }
@@ -1127,10 +962,7 @@ impl<'a> Reader<'a> {
                 );
                 self.routes_unsure = true;
             }
-            if matches!(
-                entry.key.as_str(),
-                "call" | "unit" | "request" | "graduated" | "volume"
-            ) {
+            if matches!(entry.key.as_str(), "call" | "unit" | "request" | "graduated" | "volume") {
                 self.refuse_at(
                     entry.place,
                     &field,
@@ -1168,18 +1000,8 @@ impl<'a> Reader<'a> {
         meters
     }
 
-    fn groups(
-        &mut self,
-        node: &Node,
-        field: &str,
-        periods: &mut Periods,
-        marks: &mut Marks,
-    ) -> Vec<Group> {
-        let Some(entries) = self.entries(
-            node,
-            field,
-            "a mapping from each group's name to its fields",
-        ) else {
+    fn groups(&mut self, node: &Node, field: &str, periods: &mut Periods, marks: &mut Marks) -> Vec<Group> {
+        let Some(entries) = self.entries(node, field, "a mapping from each group's name to its fields") else {
             return Vec::new();
         };
         if entries.len() > GROUPS_MAX {
@@ -1205,11 +1027,8 @@ impl<'a> Reader<'a> {
         let mut patterns: Vec<(&Pattern, Place, String)> = Vec::new();
         for group in &groups {
             for (index, pattern) in group.endpoints.iter().enumerate() {
-                let (place, value) =
-                    look_up(marks, &format!("groups.{}.endpoints#{index}", group.name));
-                if let Some((_, earlier, _)) =
-                    patterns.iter().find(|(earlier, ..)| *earlier == pattern)
-                {
+                let (place, value) = look_up(marks, &format!("groups.{}.endpoints#{index}", group.name));
+                if let Some((_, earlier, _)) = patterns.iter().find(|(earlier, ..)| *earlier == pattern) {
                     let field = format!("{field}.{}.endpoints", group.name);
                     let problem = format!("is the same route as one on line {}", earlier.line);
                     self.refuse_at(place, &field, &value, problem);
@@ -1222,19 +1041,8 @@ impl<'a> Reader<'a> {
         groups
     }
 
-    fn group(
-        &mut self,
-        entry: &Entry,
-        path: &str,
-        periods: &mut Periods,
-        marks: &mut Marks,
-    ) -> Option<Group> {
-        let fields = self.fields(
-            &entry.node,
-            path,
-            "a mapping with the group's fields",
-            GROUP_FIELDS,
-        )?;
+    fn group(&mut self, entry: &Entry, path: &str, periods: &mut Periods, marks: &mut Marks) -> Option<Group> {
+        let fields = self.fields(&entry.node, path, "a mapping with the group's fields", GROUP_FIELDS)?;
         let name = format!("groups.{}", entry.key);
         marks.insert(name.clone(), (entry.place, String::new()));
         for (field, node) in &fields {
@@ -1242,21 +1050,14 @@ impl<'a> Reader<'a> {
         }
         let at = |field: &str| join(path, field);
         let endpoints = match fields.get("endpoints") {
-            Some(node) => {
-                self.patterns(node, &at("endpoints"), &format!("{name}.endpoints"), marks)
-            }
+            Some(node) => self.patterns(node, &at("endpoints"), &format!("{name}.endpoints"), marks),
             None => {
                 self.refuse_at(entry.place, &at("endpoints"), "", missing("endpoints"));
                 Vec::new()
             }
         };
         let limits = match fields.get("rate_limit") {
-            Some(node) => match self.limits(
-                node,
-                &at("rate_limit"),
-                &format!("{name}.rate_limit"),
-                marks,
-            ) {
+            Some(node) => match self.limits(node, &at("rate_limit"), &format!("{name}.rate_limit"), marks) {
                 Some(Custom::Custom) => {
                     self.refuse(
                         node,
@@ -1273,16 +1074,8 @@ impl<'a> Reader<'a> {
         let mut included = None;
         if let Some(node) = fields.get("included_calls") {
             let wanted = "a quota like 100/month";
-            if let Some((units, interval)) =
-                self.parsed(node, &at("included_calls"), wanted, value::quota)
-            {
-                self.period(
-                    node,
-                    &at("included_calls"),
-                    "included_calls",
-                    interval,
-                    periods,
-                );
+            if let Some((units, interval)) = self.parsed(node, &at("included_calls"), wanted, value::quota) {
+                self.period(node, &at("included_calls"), "included_calls", interval, periods);
                 included = units;
                 if units == Some(0) {
                     self.refuse(
@@ -1336,15 +1129,8 @@ impl<'a> Reader<'a> {
                 .rsplit_once('.')
                 .map(|(whole, _)| whole)
                 .filter(|_| !marks.contains_key(field));
-            let field = plain
-                .filter(|whole| marks.contains_key(*whole))
-                .unwrap_or(field);
-            self.refuse_at(
-                place,
-                &join(&prefix, field),
-                &value.unwrap_or(written),
-                problem,
-            );
+            let field = plain.filter(|whole| marks.contains_key(*whole)).unwrap_or(field);
+            self.refuse_at(place, &join(&prefix, field), &value.unwrap_or(written), problem);
         }
     }
 }
@@ -1395,8 +1181,7 @@ fn look_up(marks: &Marks, field: &str) -> (Place, String) {
 }
 
 fn is_name(name: &str, bytes_max: usize, others: &str) -> bool {
-    let is_fine =
-        |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || others.contains(char);
+    let is_fine = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || others.contains(char);
     (1..=bytes_max).contains(&name.len()) && name.chars().all(is_fine)
 }
 
@@ -1405,13 +1190,9 @@ fn near<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 40 {
         return None;
     }
-    let begins = |known: &&&str| {
-        word.len() >= 4 && known.starts_with(word) || known.len() >= 4 && word.starts_with(**known)
-    };
-    let close = known
-        .iter()
-        .map(|known| (distance(word, known), *known))
-        .min();
+    let begins =
+        |known: &&&str| word.len() >= 4 && known.starts_with(word) || known.len() >= 4 && word.starts_with(**known);
+    let close = known.iter().map(|known| (distance(word, known), *known)).min();
     match close {
         Some((distance, known)) if distance <= 2 && distance * 2 < known.len() => Some(known),
         _ => known.iter().find(begins).copied(),

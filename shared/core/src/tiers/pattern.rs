@@ -119,14 +119,10 @@ impl FromStr for Pattern {
             match part {
                 "*" if parts.peek().is_none() => rest = true,
                 "*" => segments.push(Segment::Any),
-                _ => match part
-                    .strip_prefix('{')
-                    .and_then(|part| part.strip_suffix('}'))
-                {
+                _ => match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
                     Some(name) => {
                         let one = name.strip_suffix('+').unwrap_or(name);
-                        let is_name =
-                            |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+                        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
                         if one.is_empty() || !one.bytes().all(is_name) {
                             return Err(PatternError(
                                 "is not a route: a placeholder is written {id} or {proxy+}",
@@ -168,18 +164,15 @@ fn literal(part: &str) -> Result<Box<str>, PatternError> {
         return Err(PatternError("has a segment of more than 200 bytes"));
     }
     let text = decode(part).filter(|text| is_plain_segment(text) && !text.contains('/'));
-    text.map(|text| text.into_owned().into_boxed_str())
-        .ok_or(PatternError("is not a route: no request path can match it (dot segments, encoded slashes or the like)"))
+    text.map(|text| text.into_owned().into_boxed_str()).ok_or(PatternError(
+        "is not a route: no request path can match it (dot segments, encoded slashes or the like)",
+    ))
 }
 
 impl Pattern {
     fn new(method: Option<Method>, segments: Vec<Segment>, rest: bool) -> Self {
-        let exact = segments
-            .iter()
-            .filter(|segment| **segment != Segment::Any)
-            .count();
-        let conditions =
-            segments.len() + exact + usize::from(method.is_some()) + usize::from(!rest);
+        let exact = segments.iter().filter(|segment| **segment != Segment::Any).count();
+        let conditions = segments.len() + exact + usize::from(method.is_some()) + usize::from(!rest);
         Self {
             method,
             segments,
@@ -191,9 +184,7 @@ impl Pattern {
     /// Whether the pattern matches the request. A path that is ambiguous (see [`Catalog::access`](super::Catalog::access))
     /// is matched by none.
     pub fn matches(&self, method: &str, path: &str) -> bool {
-        Decoded::new(path).is_some_and(|path| {
-            Route::new(method, &path).is_some_and(|route| self.matches_route(&route))
-        })
+        Decoded::new(path).is_some_and(|path| Route::new(method, &path).is_some_and(|route| self.matches_route(&route)))
     }
 
     pub(super) fn matches_route(&self, route: &Route<'_>) -> bool {
@@ -204,9 +195,7 @@ impl Pattern {
             path.len() == self.segments.len()
         };
         length_fits
-            && self
-                .method
-                .is_none_or(|method| Some(method) == route.method)
+            && self.method.is_none_or(|method| Some(method) == route.method)
             && self
                 .segments
                 .iter()
@@ -306,19 +295,14 @@ impl Pattern {
             path.push('/');
         }
         let longest = if self.rest {
-            (segments_max + 1)
-                .saturating_sub(self.segments.len())
-                .max(1)
+            (segments_max + 1).saturating_sub(self.segments.len()).max(1)
         } else {
             0
         };
         (usize::from(self.rest)..=longest).flat_map(move |extra| {
             let path = format!("{path}{}", format!("/{UNNAMED}").repeat(extra));
             let own = self.method.map(Method::name).into_iter();
-            let open = methods
-                .iter()
-                .copied()
-                .filter(move |_| self.method.is_none());
+            let open = methods.iter().copied().filter(move |_| self.method.is_none());
             own.chain(open).map(move |method| (method, path.clone()))
         })
     }
@@ -368,9 +352,7 @@ impl fmt::Display for Spelled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars() {
             match char {
-                ' ' | '?' | '#' | '"' | '*' | '{' | '}' | '%' => {
-                    write!(f, "%{:02X}", u32::from(char))?
-                }
+                ' ' | '?' | '#' | '"' | '*' | '{' | '}' | '%' => write!(f, "%{:02X}", u32::from(char))?,
                 _ => write!(f, "{char}")?,
             }
         }
@@ -435,10 +417,7 @@ fn decode(path: &str) -> Option<Cow<'_, str>> {
         .windows(3)
         .any(|window| window[0] == b'%' && escaped_byte(&window[1..]).is_some());
     let text = String::from_utf8(decoded).ok()?;
-    let fine = !hides_another
-        && text
-            .chars()
-            .all(|char| matches!(char, '?' | '#') || is_allowed(char));
+    let fine = !hides_another && text.chars().all(|char| matches!(char, '?' | '#') || is_allowed(char));
     fine.then_some(Cow::Owned(text))
 }
 

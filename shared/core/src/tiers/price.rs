@@ -69,10 +69,7 @@ impl UsagePrice {
         let mut below = 0;
         for step in self.stripe_tiers(included) {
             let last = step.up_to.unwrap_or(u64::MAX);
-            let fits = |units| {
-                self.amount(included, units)
-                    .is_ok_and(|amount| amount <= cap)
-            };
+            let fits = |units| self.amount(included, units).is_ok_and(|amount| amount <= cap);
             if !fits(last) {
                 return last_that(below, last, fits);
             }
@@ -104,10 +101,7 @@ fn graduated(steps: &[Step], units: u64) -> Result<Money, Overflow> {
             break;
         }
         let last = step.up_to.unwrap_or(u64::MAX).min(units);
-        let line = step
-            .unit
-            .times(last.saturating_sub(below))
-            .ok_or(Overflow)?;
+        let line = step.unit.times(last.saturating_sub(below)).ok_or(Overflow)?;
         total = total
             .checked_add(line)
             .and_then(|total| total.checked_add(step.flat))
@@ -118,9 +112,7 @@ fn graduated(steps: &[Step], units: u64) -> Result<Money, Overflow> {
 }
 
 fn volume(steps: &[Step], units: u64) -> Result<Money, Overflow> {
-    let step = steps
-        .iter()
-        .find(|step| step.up_to.is_none_or(|up_to| units <= up_to));
+    let step = steps.iter().find(|step| step.up_to.is_none_or(|up_to| units <= up_to));
     let Some(step) = step else {
         return Ok(Money(0));
     };

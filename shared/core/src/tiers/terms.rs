@@ -46,12 +46,7 @@ impl Catalog {
     /// `Err` when the catalog has no such tier, when a `custom` field is left open, or when the result breaks a rule that
     /// the file must keep too.
     pub fn terms(&self, tier: &str, overrides: &Overrides) -> Result<Terms, TermsError> {
-        let Some((index, tier)) = self
-            .tiers
-            .iter()
-            .enumerate()
-            .find(|(_, known)| known.name == tier)
-        else {
+        let Some((index, tier)) = self.tiers.iter().enumerate().find(|(_, known)| known.name == tier) else {
             let known = self.tiers.iter().map(|tier| tier.name.clone()).collect();
             return Err(TermsError::UnknownTier {
                 name: tier.to_owned(),
@@ -71,18 +66,14 @@ impl Catalog {
         if price.amount > MONEY_MAX {
             problems.push("price is too large: at most 12 digits of the minor unit".to_owned());
         }
-        problems.extend(
-            check(self, index, &agreed, &BTreeSet::new())
-                .into_iter()
-                .map(|broken| {
-                    let (At::Tier(field) | At::File(field)) = broken.at;
-                    let field = field.split('#').next().unwrap_or_default();
-                    match broken.value {
-                        Some(value) => format!("{field}: {value:?} {}", broken.problem),
-                        None => format!("{field} {}", broken.problem),
-                    }
-                }),
-        );
+        problems.extend(check(self, index, &agreed, &BTreeSet::new()).into_iter().map(|broken| {
+            let (At::Tier(field) | At::File(field)) = broken.at;
+            let field = field.split('#').next().unwrap_or_default();
+            match broken.value {
+                Some(value) => format!("{field}: {value:?} {}", broken.problem),
+                None => format!("{field} {}", broken.problem),
+            }
+        }));
         if !problems.is_empty() {
             return Err(TermsError::Broken {
                 tier: tier.name.clone(),
@@ -164,10 +155,7 @@ fn period_problems(tier: &Tier, overrides: &Overrides) -> Vec<String> {
     let (Custom::Fixed(listed), Some(agreed)) = (&tier.price, &overrides.price) else {
         return Vec::new();
     };
-    if listed.interval == agreed.interval
-        || overrides.included.is_some()
-        || tier.included == Custom::Custom
-    {
+    if listed.interval == agreed.interval || overrides.included.is_some() || tier.included == Custom::Custom {
         return Vec::new();
     }
     let (agreed, listed) = (agreed.interval, listed.interval);
@@ -179,10 +167,7 @@ fn period_problems(tier: &Tier, overrides: &Overrides) -> Vec<String> {
 fn cap_units(tier: &Tier, included: &BTreeMap<String, Option<u64>>) -> BTreeMap<String, u64> {
     let caps = tier.spend_cap.iter().filter_map(|(meter, cap)| {
         let included = included.get(meter).copied().unwrap_or(Some(0));
-        Some((
-            meter.clone(),
-            tier.overage.get(meter)?.units_within(included, *cap),
-        ))
+        Some((meter.clone(), tier.overage.get(meter)?.units_within(included, *cap)))
     });
     caps.collect()
 }

@@ -19,8 +19,7 @@ const WINDOW_MS_MAX: u64 = 86_400_000;
 #[error("{0}")]
 pub struct LimitError(&'static str);
 
-const NOT_A_RATE: LimitError =
-    LimitError("is not a rate limit: write a number per s, min, h or day, like 100/min");
+const NOT_A_RATE: LimitError = LimitError("is not a rate limit: write a number per s, min, h or day, like 100/min");
 
 impl Limit {
     /// What is absurd about the limit, if anything is.
@@ -45,9 +44,7 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let (units, window) = text.split_once('/').ok_or(NOT_A_RATE)?;
         let (units, window) = (units.trim(), window.trim());
-        let letters = window
-            .find(|char: char| !char.is_ascii_digit())
-            .ok_or(NOT_A_RATE)?;
+        let letters = window.find(|char: char| !char.is_ascii_digit()).ok_or(NOT_A_RATE)?;
         let (times, unit) = window.split_at(letters);
         let unit_ms = match unit.trim_start() {
             "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
@@ -79,12 +76,7 @@ impl FromStr for Limit {
 impl fmt::Display for Limit {
     /// As the file spells it: `100/min`, `5/10s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [
-            (86_400_000, "day"),
-            (3_600_000, "h"),
-            (60_000, "min"),
-            (1_000, "s"),
-        ];
+        let units = [(86_400_000, "day"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
         match units
             .into_iter()
             .find(|(ms, _)| self.window_ms > 0 && self.window_ms.is_multiple_of(*ms))
@@ -139,9 +131,7 @@ pub(super) fn quota(text: &str) -> Result<(Option<u64>, Option<Interval>), Strin
     }
     match count(amount) {
         Ok(count) => Ok((Some(count), interval)),
-        Err(NOT_A_COUNT) => {
-            Err("is not a quota: write a number like 50000/month, unlimited or custom".to_owned())
-        }
+        Err(NOT_A_COUNT) => Err("is not a quota: write a number like 50000/month, unlimited or custom".to_owned()),
         Err(problem) => Err(problem.to_owned()),
     }
 }
@@ -163,27 +153,17 @@ pub(super) fn flat(text: &str, currency: Currency) -> Result<Money, String> {
 }
 
 /// `$0.002/call`: the price of a unit, and the unit if it is named.
-pub(super) fn unit_price(
-    text: &str,
-    currency: Currency,
-) -> Result<(UnitAmount, Option<&str>), String> {
+pub(super) fn unit_price(text: &str, currency: Currency) -> Result<(UnitAmount, Option<&str>), String> {
     let (price, unit) = match text.split_once('/') {
         Some((price, unit)) => (price.trim(), Some(unit.trim())),
         None => (text.trim(), None),
     };
-    let price =
-        UnitAmount::from_decimal(amount(price, currency)?, currency).map_err(
-            |error| match error {
-                DecimalError::NotANumber => {
-                    "is not a unit price: write an amount like $0.002/call".to_owned()
-                }
-                DecimalError::TooFine => {
-                    "has more than 12 decimal places of the minor unit".to_owned()
-                }
-                DecimalError::TooLarge => "is too large for a unit price".to_owned(),
-                DecimalError::Negative => "is negative".to_owned(),
-            },
-        )?;
+    let price = UnitAmount::from_decimal(amount(price, currency)?, currency).map_err(|error| match error {
+        DecimalError::NotANumber => "is not a unit price: write an amount like $0.002/call".to_owned(),
+        DecimalError::TooFine => "has more than 12 decimal places of the minor unit".to_owned(),
+        DecimalError::TooLarge => "is too large for a unit price".to_owned(),
+        DecimalError::Negative => "is negative".to_owned(),
+    })?;
     Ok((price, unit))
 }
 
@@ -193,9 +173,7 @@ fn amount(text: &str, currency: Currency) -> Result<&str, String> {
     let first = text.chars().next();
     if let Some(symbol) = first.filter(|char| "$€£¥".contains(*char)) {
         if !currency.has_symbol(symbol) {
-            return Err(format!(
-                "is in {symbol}, but the file's currency is {currency}"
-            ));
+            return Err(format!("is in {symbol}, but the file's currency is {currency}"));
         }
         return Ok(text[symbol.len_utf8()..].trim_start());
     }
@@ -211,9 +189,7 @@ fn amount(text: &str, currency: Currency) -> Result<&str, String> {
         // Letters that are no code are left to the number's parser to refuse.
         Err(_) => Ok(text),
         Ok(named) if named == currency => Ok(number),
-        Ok(named) => Err(format!(
-            "is in {named}, but the file's currency is {currency}"
-        )),
+        Ok(named) => Err(format!("is in {named}, but the file's currency is {currency}")),
     }
 }
 

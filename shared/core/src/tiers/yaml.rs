@@ -66,14 +66,8 @@ pub(super) fn load(text: &str) -> Result<Node, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let start = Place { line: 1, column: 1 };
     if text.len() > BYTES_MAX {
-        let problem = format!(
-            "the file has {} bytes: at most {BYTES_MAX} are read",
-            text.len()
-        );
-        return Err(SyntaxError {
-            place: start,
-            problem,
-        });
+        let problem = format!("the file has {} bytes: at most {BYTES_MAX} are read", text.len());
+        return Err(SyntaxError { place: start, problem });
     }
     refuse_costly(text)?;
     let (documents, characters) = parse(text)?;
@@ -89,19 +83,13 @@ pub(super) fn load(text: &str) -> Result<Node, SyntaxError> {
         nodes_left: NODES_MAX,
     };
     match documents.first().map(|document| reader.node(document, 0)) {
-        Some(Node {
-            kind: Kind::Null, ..
-        })
-        | None => Err(SyntaxError {
+        Some(Node { kind: Kind::Null, .. }) | None => Err(SyntaxError {
             place: start,
             problem: "the file is empty: it needs `tiers:`".to_owned(),
         }),
         Some(_) if reader.nodes_left == 0 => {
             let problem = format!("the file has more than {NODES_MAX} values, aliases resolved");
-            Err(SyntaxError {
-                place: start,
-                problem,
-            })
+            Err(SyntaxError { place: start, problem })
         }
         Some(root) => Ok(root),
     }
@@ -156,9 +144,7 @@ fn parse(text: &str) -> Result<(Vec<MarkedYaml<'static>>, Vec<char>), SyntaxErro
         let is_quote = |at: usize| matches!(renamed.get(at), Some('"' | '\''));
         let key = if is_quote(key) { key + 1 } else { key };
         match renamed.get_mut(key) {
-            Some(first) if first.is_alphanumeric() || matches!(first, '_' | '/') => {
-                *first = PLACEHOLDER
-            }
+            Some(first) if first.is_alphanumeric() || matches!(first, '_' | '/') => *first = PLACEHOLDER,
             _ => {
                 let problem = format!("is not YAML that can be read: {}", error.info());
                 return Err(SyntaxError {
@@ -210,16 +196,9 @@ impl Reader<'_> {
             YamlData::Value(Scalar::String(text)) => Kind::Text(self.unrenamed(text, yaml)),
             YamlData::Value(scalar) => match self.written(scalar, yaml) {
                 Some(text) => Kind::Text(text),
-                None => Kind::Refused(
-                    "is an alias of a number: write the number itself, or quote it at its anchor",
-                ),
+                None => Kind::Refused("is an alias of a number: write the number itself, or quote it at its anchor"),
             },
-            YamlData::Sequence(items) => Kind::List(
-                items
-                    .iter()
-                    .map(|item| self.node(item, depth + 1))
-                    .collect(),
-            ),
+            YamlData::Sequence(items) => Kind::List(items.iter().map(|item| self.node(item, depth + 1)).collect()),
             YamlData::Mapping(entries) => Kind::Map(
                 entries
                     .iter()

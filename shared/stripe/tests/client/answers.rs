@@ -12,11 +12,7 @@ async fn sums_are_added_over_pages() {
     ])
     .await;
     assert_eq!(
-        server
-            .client()
-            .event_summary("mtr_1", "cus_1", 0, 60)
-            .await
-            .unwrap(),
+        server.client().event_summary("mtr_1", "cus_1", 0, 60).await.unwrap(),
         22
     );
     let cursor = ("starting_after".to_owned(), "b".to_owned());
@@ -35,10 +31,7 @@ async fn a_sum_that_is_not_exact_is_refused() {
             .event_summary("mtr_1", "cus_1", 0, 60)
             .await
             .unwrap_err();
-        assert!(
-            matches!(error, Error::Malformed { .. }),
-            "{value}: {error:?}"
-        );
+        assert!(matches!(error, Error::Malformed { .. }), "{value}: {error:?}");
     }
 }
 
@@ -46,11 +39,7 @@ async fn a_sum_that_is_not_exact_is_refused() {
 async fn a_list_that_does_not_move_on_is_refused() {
     let page = r#"{"data":[{"id":"a","aggregated_value":1}],"has_more":true}"#;
     let empty = r#"{"data":[],"has_more":true}"#;
-    for script in [
-        vec![ok(page), ok(page)],
-        vec![ok(page), ok(empty)],
-        vec![ok(empty)],
-    ] {
+    for script in [vec![ok(page), ok(page)], vec![ok(page), ok(empty)], vec![ok(empty)]] {
         let error = Server::start(script)
             .await
             .client()
@@ -69,13 +58,7 @@ async fn a_meter_is_found_on_a_later_page() {
     ])
     .await;
     assert_eq!(
-        server
-            .client()
-            .find_meter("api_calls")
-            .await
-            .unwrap()
-            .unwrap()
-            .id,
+        server.client().find_meter("api_calls").await.unwrap().unwrap().id,
         "mtr_2"
     );
 }
@@ -85,11 +68,7 @@ async fn a_price_with_its_steps() {
     let server = Server::start([ok(include_str!("price.json"))]).await;
     let price = server.client().find_price("calls").await.unwrap().unwrap();
     assert_eq!(
-        (
-            price.id.as_str(),
-            price.product.as_str(),
-            price.currency.as_str()
-        ),
+        (price.id.as_str(), price.product.as_str(), price.currency.as_str()),
         ("price_1", "prod_1", "usd")
     );
     assert_eq!(price.tiers_mode, Some(TiersMode::Graduated));
@@ -146,33 +125,18 @@ async fn the_period_is_that_of_the_items() {
 
 #[tokio::test]
 async fn items_and_lines_that_did_not_fit_are_fetched() {
-    let item = |id: &str| {
-        format!(
-            r#"{{"id":"{id}","price":{{"id":"p"}},"current_period_start":1,"current_period_end":2}}"#
-        )
-    };
+    let item =
+        |id: &str| format!(r#"{{"id":"{id}","price":{{"id":"p"}},"current_period_start":1,"current_period_end":2}}"#);
     let server = Server::start([
         ok(&format!(
             r#"{{"id":"sub_1","status":"active","customer":"cus_1","billing_cycle_anchor":1,
                 "items":{{"data":[{}],"has_more":true}}}}"#,
             item("si_1")
         )),
-        ok(&format!(
-            r#"{{"data":[{}],"has_more":false}}"#,
-            item("si_2")
-        )),
+        ok(&format!(r#"{{"data":[{}],"has_more":false}}"#, item("si_2"))),
     ])
     .await;
-    assert_eq!(
-        server
-            .client()
-            .subscription("sub_1")
-            .await
-            .unwrap()
-            .items
-            .len(),
-        2
-    );
+    assert_eq!(server.client().subscription("sub_1").await.unwrap().items.len(), 2);
     let second = &server.requests()[1];
     assert_eq!(second.path, "/v1/subscription_items");
     assert_eq!(
@@ -191,18 +155,10 @@ async fn items_and_lines_that_did_not_fit_are_fetched() {
                 "lines":{{"data":[{}],"has_more":true}}}}],"has_more":false}}"#,
             line("il_1")
         )),
-        ok(&format!(
-            r#"{{"data":[{}],"has_more":false}}"#,
-            line("il_2")
-        )),
+        ok(&format!(r#"{{"data":[{}],"has_more":false}}"#, line("il_2"))),
     ])
     .await;
-    assert_eq!(
-        server.client().invoices("cus_1").await.unwrap()[0]
-            .lines
-            .len(),
-        2
-    );
+    assert_eq!(server.client().invoices("cus_1").await.unwrap()[0].lines.len(), 2);
     let second = &server.requests()[1];
     assert_eq!(second.path, "/v1/invoices/in_1/lines");
     assert_eq!(
@@ -221,21 +177,12 @@ async fn invoices_over_pages() {
     let server = Server::start([ok(include_str!("invoices.json")), ok(second)]).await;
     let invoices = server.client().invoices("cus_1").await.unwrap();
     assert_eq!(
-        invoices
-            .iter()
-            .map(|invoice| invoice.id.as_str())
-            .collect::<Vec<_>>(),
+        invoices.iter().map(|invoice| invoice.id.as_str()).collect::<Vec<_>>(),
         ["in_1", "in_2"]
     );
     let invoice = &invoices[0];
-    assert_eq!(
-        invoice.billing_reason.as_deref(),
-        Some("subscription_cycle")
-    );
-    assert_eq!(
-        (invoice.status.as_deref(), invoice.total),
-        (Some("paid"), 4_925)
-    );
+    assert_eq!(invoice.billing_reason.as_deref(), Some("subscription_cycle"));
+    assert_eq!((invoice.status.as_deref(), invoice.total), (Some("paid"), 4_925));
     assert_eq!(invoice.subscription.as_deref(), Some("sub_1"));
     let line = &invoice.lines[1];
     assert_eq!((line.amount, line.quantity), (25, Some(500)));
@@ -243,10 +190,7 @@ async fn invoices_over_pages() {
         (line.price.as_deref(), line.subscription_item.as_deref()),
         (Some("price_calls"), Some("si_2"))
     );
-    assert_eq!(
-        (line.period_start, line.period_end),
-        (1_795_000_000, 1_797_592_000)
-    );
+    assert_eq!((line.period_start, line.period_end), (1_795_000_000, 1_797_592_000));
 }
 
 #[tokio::test]

@@ -32,12 +32,7 @@ async fn a_known_identifier_means_delivered() {
         // As v2 answers, should v1 adopt it.
         r#"{"code":"duplicate_meter_event","message":"A meter event with this identifier exists.","type":"invalid_request_error"}"#,
     ] {
-        let error = report(with_headers(
-            400,
-            &[("stripe-should-retry", "false")],
-            error,
-        ))
-        .await;
+        let error = report(with_headers(400, &[("stripe-should-retry", "false")], error)).await;
         assert_eq!(
             error,
             Error::Duplicate {
@@ -70,25 +65,15 @@ async fn nothing_else_is_taken_for_delivered() {
         assert!(!rejected.retryable());
     }
     let error = format!(r#"{{"message":"{known}","type":"invalid_request_error"}}"#);
-    assert!(matches!(
-        report(refusal(409, &error)).await,
-        Error::Busy { .. }
-    ));
-    assert!(matches!(
-        report(refusal(500, &error)).await,
-        Error::ServerFault { .. }
-    ));
+    assert!(matches!(report(refusal(409, &error)).await, Error::Busy { .. }));
+    assert!(matches!(report(refusal(500, &error)).await, Error::ServerFault { .. }));
 }
 
 #[tokio::test]
 async fn only_a_meter_event_can_be_a_duplicate() {
     let error = r#"{"message":"An event already exists with identifier id1.","type":"invalid_request_error"}"#;
     let server = Server::start([refusal(400, error)]).await;
-    let error = server
-        .client()
-        .create_meter("id1", "id1", "k1")
-        .await
-        .unwrap_err();
+    let error = server.client().create_meter("id1", "id1", "k1").await.unwrap_err();
     assert!(matches!(error, Error::Rejected { .. }), "{error:?}");
 }
 
@@ -125,21 +110,13 @@ async fn busy_keeps_the_key() {
     }
     // Stripe's word stands above the status.
     let error = report(with_headers(400, &[("stripe-should-retry", "true")], "{}")).await;
-    assert!(
-        matches!(error, Error::Busy { status: 400, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Busy { status: 400, .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_received_5xx_moves_the_key_on() {
     for status in [500, 502, 503, 504] {
-        let error = report(Script::Answer(
-            status,
-            vec![],
-            "<html>bad gateway</html>".to_owned(),
-        ))
-        .await;
+        let error = report(Script::Answer(status, vec![], "<html>bad gateway</html>".to_owned())).await;
         assert!(
             matches!(
                 error,
@@ -155,10 +132,7 @@ async fn a_received_5xx_moves_the_key_on() {
     }
     let error = report(with_headers(
         500,
-        &[
-            ("idempotent-replayed", "true"),
-            ("stripe-should-retry", "false"),
-        ],
+        &[("idempotent-replayed", "true"), ("stripe-should-retry", "false")],
         r#"{"type":"api_error","message":"Sorry."}"#,
     ))
     .await;
@@ -190,16 +164,9 @@ async fn a_rejection_says_what_and_where() {
         r#"{"message":"Invalid API Key","type":"invalid_request_error"}"#,
     ))
     .await;
-    assert!(
-        matches!(&error, Error::Rejected { status: 401, code: Some(code), .. } if code == "invalid_request_error")
-    );
+    assert!(matches!(&error, Error::Rejected { status: 401, code: Some(code), .. } if code == "invalid_request_error"));
     // A refusal that is not Stripe's own is one all the same, and its body stays out of the error.
-    let error = report(Script::Answer(
-        403,
-        vec![],
-        "<html>private</html>".to_owned(),
-    ))
-    .await;
+    let error = report(Script::Answer(403, vec![], "<html>private</html>".to_owned())).await;
     assert!(
         matches!(
             &error,

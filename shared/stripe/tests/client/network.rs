@@ -28,13 +28,12 @@ async fn a_refused_connection_sent_nothing() {
         .report_meter_event(&event(), "k1")
         .await
         .unwrap_err();
+    assert!(matches!(error, Error::Unreachable { sent: false, .. }), "{error:?}");
     assert!(
-        matches!(error, Error::Unreachable { sent: false, .. }),
-        "{error:?}"
+        error
+            .to_string()
+            .starts_with("stripe was not reached (nothing sent): client error (Connect): tcp connect error")
     );
-    assert!(error.to_string().starts_with(
-        "stripe was not reached (nothing sent): client error (Connect): tcp connect error"
-    ));
     assert!(error.retryable());
 }
 
@@ -48,10 +47,7 @@ async fn a_failed_tls_handshake_sent_nothing() {
         .report_meter_event(&event(), "k1")
         .await
         .unwrap_err();
-    assert!(
-        matches!(error, Error::Unreachable { sent: false, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Unreachable { sent: false, .. }), "{error:?}");
     assert_eq!(server.requests().len(), 0);
 }
 
@@ -71,10 +67,7 @@ async fn a_closed_connection_leaves_the_outcome_unknown() {
         .report_meter_event(&event(), "k1")
         .await
         .unwrap_err();
-    assert!(
-        matches!(error, Error::Unreachable { sent: true, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Unreachable { sent: true, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -103,11 +96,7 @@ async fn a_body_cut_short_leaves_the_outcome_unknown() {
     // Even a 400: it may be the one that means delivered.
     for status in [200, 400] {
         let server = Server::start([Script::Cut(status)]).await;
-        let error = server
-            .client()
-            .report_meter_event(&event(), "k1")
-            .await
-            .unwrap_err();
+        let error = server.client().report_meter_event(&event(), "k1").await.unwrap_err();
         assert!(
             matches!(error, Error::Unreachable { sent: true, .. }),
             "{status}: {error:?}"
@@ -133,10 +122,7 @@ async fn a_received_5xx_or_429_counts_however_its_body_ends() {
             "{error:?}"
         );
         let error = client.report_meter_event(&event(), "k1").await.unwrap_err();
-        assert!(
-            matches!(error, Error::Busy { status: 429, .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, Error::Busy { status: 429, .. }), "{error:?}");
     }
 }
 
@@ -145,11 +131,7 @@ async fn an_oversize_answer_is_not_read() {
     let big = format!(r#"{{"identifier":"id1","x":"{}"}}"#, "x".repeat(70_000));
     for (status, of) in [(200, "malformed"), (400, "rejected"), (500, "fault")] {
         let server = Server::start([Script::Answer(status, vec![], big.clone())]).await;
-        let error = server
-            .client()
-            .report_meter_event(&event(), "k1")
-            .await
-            .unwrap_err();
+        let error = server.client().report_meter_event(&event(), "k1").await.unwrap_err();
         let is = match error {
             Error::Malformed { .. } => "malformed",
             Error::Rejected { .. } => "rejected",
@@ -167,11 +149,7 @@ async fn calls_share_one_connection() {
     let client = server.client();
     client.report_meter_event(&event(), "k1").await.unwrap();
     client.report_meter_event(&event(), "k2").await.unwrap_err();
-    client
-        .clone()
-        .report_meter_event(&event(), "k3")
-        .await
-        .unwrap();
+    client.clone().report_meter_event(&event(), "k3").await.unwrap();
     client.report_meter_event(&event(), "k4").await.unwrap();
     assert_eq!((server.requests().len(), server.connections()), (4, 1));
 }

@@ -24,10 +24,7 @@ pub(crate) fn event() -> MeterEvent {
 /// A POST to this path with exactly this form, under the key `k1`.
 #[track_caller]
 fn assert_post(request: &Recorded, path: &str, form: &[(&str, &str)]) {
-    assert_eq!(
-        (request.method.as_str(), request.path.as_str()),
-        ("POST", path)
-    );
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", path));
     assert_eq!(request.query(), []);
     assert_eq!(request.header("idempotency-key"), Some("k1"));
     assert_eq!(
@@ -40,10 +37,7 @@ fn assert_post(request: &Recorded, path: &str, form: &[(&str, &str)]) {
 
 #[track_caller]
 fn assert_get(request: &Recorded, path: &str, query: &[(&str, &str)]) {
-    assert_eq!(
-        (request.method.as_str(), request.path.as_str()),
-        ("GET", path)
-    );
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", path));
     assert_eq!(request.form(), []);
     assert_eq!(request.header("idempotency-key"), None);
     assert_common(request);
@@ -52,17 +46,9 @@ fn assert_get(request: &Recorded, path: &str, query: &[(&str, &str)]) {
 
 #[track_caller]
 fn assert_common(request: &Recorded) {
-    assert_eq!(
-        request.header("authorization"),
-        Some(format!("Bearer {KEY}").as_str())
-    );
+    assert_eq!(request.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
     assert_eq!(request.header("stripe-version"), Some(API_VERSION));
-    assert!(
-        request
-            .header("user-agent")
-            .unwrap()
-            .starts_with("farebox/")
-    );
+    assert!(request.header("user-agent").unwrap().starts_with("farebox/"));
 }
 
 fn sorted(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -80,13 +66,8 @@ fn metadata() -> HashMap<String, String> {
 
 #[tokio::test]
 async fn a_meter_event() {
-    let server =
-        Server::start([ok(r#"{"object":"billing.meter_event","identifier":"id1"}"#)]).await;
-    server
-        .client()
-        .report_meter_event(&event(), "k1")
-        .await
-        .unwrap();
+    let server = Server::start([ok(r#"{"object":"billing.meter_event","identifier":"id1"}"#)]).await;
+    server.client().report_meter_event(&event(), "k1").await.unwrap();
     assert_post(
         &server.request(),
         "/v1/billing/meter_events",
@@ -145,16 +126,9 @@ async fn a_meter() {
 
 #[tokio::test]
 async fn a_product_and_a_customer() {
-    let server = Server::start([
-        ok(r#"{"id":"prod_1","name":"Pro"}"#),
-        ok(r#"{"id":"cus_1"}"#),
-    ])
-    .await;
+    let server = Server::start([ok(r#"{"id":"prod_1","name":"Pro"}"#), ok(r#"{"id":"cus_1"}"#)]).await;
     let client = server.client();
-    client
-        .create_product("Pro", metadata(), "k1")
-        .await
-        .unwrap();
+    client.create_product("Pro", metadata(), "k1").await.unwrap();
     client
         .create_customer("Ada", Some("ada@example.com"), metadata(), "k1")
         .await
@@ -205,15 +179,7 @@ async fn a_price_per_unit() {
     };
     let client = server.client();
     client
-        .create_metered_price(
-            "prod_1",
-            "usd",
-            Interval::Month,
-            "mtr_1",
-            &spec,
-            "calls",
-            "k1",
-        )
+        .create_metered_price("prod_1", "usd", Interval::Month, "mtr_1", &spec, "calls", "k1")
         .await
         .unwrap();
     assert_post(
@@ -234,10 +200,7 @@ async fn a_price_per_unit() {
 
 #[tokio::test]
 async fn a_tiered_price() {
-    for (mode, name) in [
-        (TiersMode::Graduated, "graduated"),
-        (TiersMode::Volume, "volume"),
-    ] {
+    for (mode, name) in [(TiersMode::Graduated, "graduated"), (TiersMode::Volume, "volume")] {
         let server = Server::start([ok(PRICE)]).await;
         let step = |up_to, unit: &str, flat_amount| PriceStep {
             up_to,
@@ -250,15 +213,7 @@ async fn a_tiered_price() {
         };
         let client = server.client();
         client
-            .create_metered_price(
-                "prod_1",
-                "eur",
-                Interval::Month,
-                "mtr_1",
-                &spec,
-                "calls",
-                "k1",
-            )
+            .create_metered_price("prod_1", "eur", Interval::Month, "mtr_1", &spec, "calls", "k1")
             .await
             .unwrap();
         assert_post(
@@ -330,11 +285,7 @@ async fn lookups() {
         ],
     );
     assert_get(&requests[2], "/v1/subscriptions/sub_1", &[]);
-    assert_get(
-        &requests[3],
-        "/v1/invoices",
-        &[("customer", "cus_1"), ("limit", "100")],
-    );
+    assert_get(&requests[3], "/v1/invoices", &[("customer", "cus_1"), ("limit", "100")]);
 }
 
 #[tokio::test]
@@ -344,9 +295,7 @@ async fn other_requests_of_async_stripe_go_over_the_same_client() {
     let server = Server::start([ok(r#"{"id":"prod_1","object":"product","deleted":true}"#)]).await;
     stripe_product::product::DeleteProduct::new("prod_1")
         .customize()
-        .request_strategy(RequestStrategy::Idempotent(
-            IdempotencyKey::new("k1").unwrap(),
-        ))
+        .request_strategy(RequestStrategy::Idempotent(IdempotencyKey::new("k1").unwrap()))
         .account_id("acct_1".into())
         .send(&server.client())
         .await

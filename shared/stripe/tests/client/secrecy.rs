@@ -7,17 +7,11 @@ use crate::server::{KEY, Script, Server, config};
 
 #[tokio::test]
 async fn no_text_shows_the_key() {
-    let echo = format!(
-        r#"{{"error":{{"code":"{KEY}","param":"{KEY}","type":"{KEY}","message":"Invalid API Key: {KEY}"}}}}"#
-    );
+    let echo =
+        format!(r#"{{"error":{{"code":"{KEY}","param":"{KEY}","type":"{KEY}","message":"Invalid API Key: {KEY}"}}}}"#);
     let mut texts = Vec::new();
     for status in [200, 302, 400, 401, 409, 429, 500] {
-        let server = Server::start([Script::Answer(
-            status,
-            vec![("request-id", KEY)],
-            echo.clone(),
-        )])
-        .await;
+        let server = Server::start([Script::Answer(status, vec![("request-id", KEY)], echo.clone())]).await;
         let client = server.client();
         let error = client.report_meter_event(&event(), "k1").await.unwrap_err();
         texts.push(format!("{error} {error:?} {client:?}"));
@@ -36,10 +30,7 @@ async fn no_text_shows_the_key() {
         .report_meter_event(&event(), "k1")
         .await
         .unwrap_err();
-    texts.push(format!(
-        "{refused} {refused:?} {:?}",
-        config("http://127.0.0.1:1")
-    ));
+    texts.push(format!("{refused} {refused:?} {:?}", config("http://127.0.0.1:1")));
     for text in texts {
         assert!(!text.contains(KEY), "{text}");
     }
@@ -54,11 +45,7 @@ fn a_long_text_is_cut() {
     runtime.block_on(async {
         let body = format!(r#"{{"error":{{"message":"{}"}}}}"#, "é".repeat(5_000));
         let server = Server::start([Script::Answer(400, vec![], body)]).await;
-        let error = server
-            .client()
-            .report_meter_event(&event(), "k1")
-            .await
-            .unwrap_err();
+        let error = server.client().report_meter_event(&event(), "k1").await.unwrap_err();
         assert!(matches!(error, Error::Rejected { message, .. } if message.chars().count() == 500));
     });
 }
@@ -66,10 +53,7 @@ fn a_long_text_is_cut() {
 #[test]
 fn a_key_is_visible_ascii() {
     for key in ["", "sk_test_1\n", "sk test", "sk_é"] {
-        assert!(
-            matches!(SecretKey::new(key), Err(Error::Invalid(_))),
-            "{key}"
-        );
+        assert!(matches!(SecretKey::new(key), Err(Error::Invalid(_))), "{key}");
     }
 }
 

@@ -117,11 +117,7 @@ pub(crate) fn ok(body: &str) -> Script {
 
 /// An error in Stripe's envelope.
 pub(crate) fn refusal(status: u16, error: &str) -> Script {
-    Script::Answer(
-        status,
-        vec![("request-id", "req_1")],
-        format!(r#"{{"error":{error}}}"#),
-    )
+    Script::Answer(status, vec![("request-id", "req_1")], format!(r#"{{"error":{error}}}"#))
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
@@ -130,19 +126,13 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         state.connections.fetch_add(1, Ordering::SeqCst);
         let state = Arc::clone(&state);
         let service = service_fn(move |request| respond(request, Arc::clone(&state)));
-        tokio::spawn(
-            hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service),
-        );
+        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-async fn respond(
-    request: Request<Incoming>,
-    state: Arc<State>,
-) -> Result<Response<Body>, Infallible> {
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     state.requests.lock().unwrap().push(Recorded {

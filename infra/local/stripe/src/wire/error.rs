@@ -108,10 +108,7 @@ impl ApiError {
 
     /// `key` is shown with all but its prefix and its last four characters hidden, as Stripe shows it.
     pub(crate) fn wrong_key(key: &str) -> Self {
-        let shown = match (
-            key.get(..8),
-            key.len().checked_sub(4).and_then(|at| key.get(at..)),
-        ) {
+        let shown = match (key.get(..8), key.len().checked_sub(4).and_then(|at| key.get(at..))) {
             (Some(head), Some(tail)) if key.len() > 12 => {
                 format!("{head}{}{tail}", "*".repeat(key.len() - 12))
             }

@@ -71,8 +71,7 @@ impl Params {
 
     /// A string that must be there.
     pub(crate) fn required(&mut self, name: &str) -> Result<String, ApiError> {
-        self.text(name)?
-            .ok_or_else(|| ApiError::missing(&self.name(name)))
+        self.text(name)?.ok_or_else(|| ApiError::missing(&self.name(name)))
     }
 
     /// A whole number.
@@ -81,8 +80,7 @@ impl Params {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_| {
-            ApiError::invalid(self.name(name), format!("Invalid integer: {text}"))
-                .code("parameter_invalid_integer")
+            ApiError::invalid(self.name(name), format!("Invalid integer: {text}")).code("parameter_invalid_integer")
         })
     }
 
@@ -100,8 +98,7 @@ impl Params {
 
     /// A point in time, in unix seconds.
     pub(crate) fn required_time(&mut self, name: &str) -> Result<i64, ApiError> {
-        self.natural(name)?
-            .ok_or_else(|| ApiError::missing(&self.name(name)))
+        self.natural(name)?.ok_or_else(|| ApiError::missing(&self.name(name)))
     }
 
     /// `true` or `false`.
@@ -110,19 +107,12 @@ impl Params {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(other) => Err(ApiError::invalid(
-                self.name(name),
-                format!("Invalid boolean: {other}"),
-            )),
+            Some(other) => Err(ApiError::invalid(self.name(name), format!("Invalid boolean: {other}"))),
         }
     }
 
     /// One of a closed set of words; gives the meaning that stands beside the word.
-    pub(crate) fn choice<T: Copy>(
-        &mut self,
-        name: &str,
-        words: &[(&str, T)],
-    ) -> Result<Option<T>, ApiError> {
+    pub(crate) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
@@ -175,10 +165,7 @@ impl Params {
             match node {
                 Node::Text(text) => texts.push(text),
                 Node::Level(_) => {
-                    return Err(ApiError::invalid(
-                        format!("{}[{index}]", list.prefix),
-                        "Invalid string",
-                    ));
+                    return Err(ApiError::invalid(format!("{}[{index}]", list.prefix), "Invalid string"));
                 }
             }
         }
@@ -215,11 +202,7 @@ impl Params {
         if self.entries.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = self
-            .entries
-            .iter()
-            .map(|(name, _)| self.name(name))
-            .collect();
+        let names: Vec<String> = self.entries.iter().map(|(name, _)| self.name(name)).collect();
         Err(ApiError::unknown_parameters(&names))
     }
 }
@@ -268,9 +251,7 @@ fn insert(entries: &mut Vec<(String, Node)>, path: &[&str], value: String) {
     };
     let key = if segment.is_empty() {
         match (entries.last(), rest.first()) {
-            (Some((last, Node::Level(inside))), Some(next))
-                if !inside.iter().any(|(name, _)| name == next) =>
-            {
+            (Some((last, Node::Level(inside))), Some(next)) if !inside.iter().any(|(name, _)| name == next) => {
                 last.clone()
             }
             _ => entries.len().to_string(),
@@ -298,10 +279,7 @@ fn insert(entries: &mut Vec<(String, Node)>, path: &[&str], value: String) {
     }
 }
 
-fn in_order_of_index(
-    entries: Vec<(String, Node)>,
-    prefix: &str,
-) -> Result<Vec<(usize, Node)>, ApiError> {
+fn in_order_of_index(entries: Vec<(String, Node)>, prefix: &str) -> Result<Vec<(usize, Node)>, ApiError> {
     let mut indexed = entries
         .into_iter()
         .map(|(key, node)| match key.parse::<usize>() {
@@ -315,9 +293,7 @@ fn in_order_of_index(
 
 /// The pairs of a form in a fixed order, by which two requests are the same.
 pub(crate) fn canonical(text: &str) -> String {
-    let mut pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect();
+    let mut pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
     pairs.sort();
     let mut canonical = form_urlencoded::Serializer::new(String::new());
     canonical.extend_pairs(pairs);
@@ -330,9 +306,7 @@ mod tests {
 
     #[test]
     fn brackets_nest() {
-        let mut form =
-            Params::decode("items[1][price]=b&items[0][price]=a&items[0][quantity]=2&x=1")
-                .expect("decodes");
+        let mut form = Params::decode("items[1][price]=b&items[0][price]=a&items[0][quantity]=2&x=1").expect("decodes");
         let mut items = form.levels("items").expect("levels").expect("present");
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].text("price").expect("text").as_deref(), Some("a"));
@@ -343,16 +317,11 @@ mod tests {
 
     #[test]
     fn empty_brackets_append() {
-        let mut form = Params::decode(
-            "items[][price]=a&items[][quantity]=2&items[][price]=b&expand[]=x&expand[]=y",
-        )
-        .expect("decodes");
+        let mut form = Params::decode("items[][price]=a&items[][quantity]=2&items[][price]=b&expand[]=x&expand[]=y")
+            .expect("decodes");
         let items = form.levels("items").expect("levels").expect("present");
         assert_eq!(items.len(), 2);
-        assert_eq!(
-            form.texts("expand").expect("texts").expect("present"),
-            ["x", "y"]
-        );
+        assert_eq!(form.texts("expand").expect("texts").expect("present"), ["x", "y"]);
     }
 
     #[test]
@@ -361,10 +330,7 @@ mod tests {
         let level = form.level("recurring").expect("level").expect("present");
         let error = level.finish().expect_err("unknown").body("req_1");
         assert_eq!(error["error"]["param"], "recurring[foo]");
-        assert_eq!(
-            error["error"]["message"],
-            "Received unknown parameter: recurring[foo]"
-        );
+        assert_eq!(error["error"]["message"], "Received unknown parameter: recurring[foo]");
     }
 
     #[test]

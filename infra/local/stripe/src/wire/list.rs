@@ -25,25 +25,20 @@ impl Page {
     pub(crate) fn take(params: &mut Params) -> Result<Self, ApiError> {
         let limit = match params.integer("limit")?.unwrap_or(10) {
             small if small < 1 => {
-                return Err(ApiError::invalid(
-                    "limit",
-                    "This value must be greater than or equal to 1.",
-                )
-                .code("parameter_invalid_integer"));
+                return Err(
+                    ApiError::invalid("limit", "This value must be greater than or equal to 1.")
+                        .code("parameter_invalid_integer"),
+                );
             }
             large if large > 100 => {
-                return Err(ApiError::invalid(
-                    "limit",
-                    "This value must be less than or equal to 100.",
-                )
-                .code("parameter_invalid_integer"));
+                return Err(
+                    ApiError::invalid("limit", "This value must be less than or equal to 100.")
+                        .code("parameter_invalid_integer"),
+                );
             }
             limit => limit as usize,
         };
-        let from = match (
-            params.text("starting_after")?,
-            params.text("ending_before")?,
-        ) {
+        let from = match (params.text("starting_after")?, params.text("ending_before")?) {
             (None, None) => From::Start,
             (Some(id), None) => From::After(id),
             (None, Some(id)) => From::Before(id),

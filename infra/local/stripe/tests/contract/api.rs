@@ -119,8 +119,7 @@ impl Api {
     }
 
     pub(crate) async fn post_with_key(&self, path: &str, form: &str, key: &str) -> Answer {
-        self.call("POST", path, form, &[("idempotency-key", key)])
-            .await
+        self.call("POST", path, form, &[("idempotency-key", key)]).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -128,16 +127,8 @@ impl Api {
     }
 
     /// With the test key, unless `headers` carry another one.
-    pub(crate) async fn call(
-        &self,
-        method: &str,
-        path: &str,
-        form: &str,
-        headers: &[(&str, &str)],
-    ) -> Answer {
-        self.try_call(method, path, form, headers)
-            .await
-            .expect("an answer")
+    pub(crate) async fn call(&self, method: &str, path: &str, form: &str, headers: &[(&str, &str)]) -> Answer {
+        self.try_call(method, path, form, headers).await.expect("an answer")
     }
 
     pub(crate) async fn try_call(
@@ -148,13 +139,9 @@ impl Api {
         headers: &[(&str, &str)],
     ) -> Result<Answer, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(self.address).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost");
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if !headers.iter().any(|(name, _)| *name == "authorization") {
             request = request.header("authorization", "Bearer sk_test_1234567890");
         }
@@ -179,10 +166,7 @@ impl Api {
     }
 
     pub(crate) async fn customer(&self) -> String {
-        id(&self
-            .post("/v1/customers", "name=Acme&email=a@example.com")
-            .await
-            .ok())
+        id(&self.post("/v1/customers", "name=Acme&email=a@example.com").await.ok())
     }
 
     /// A monthly price in USD; `rest` says how much.
@@ -211,9 +195,7 @@ impl Api {
 
     /// Reports `value` units; `rest` may add an identifier and a timestamp.
     pub(crate) async fn report(&self, customer: &str, value: i64, rest: &str) -> Answer {
-        let form = format!(
-            "event_name=api_calls&payload[stripe_customer_id]={customer}&payload[value]={value}{rest}"
-        );
+        let form = format!("event_name=api_calls&payload[stripe_customer_id]={customer}&payload[value]={value}{rest}");
         self.post("/v1/billing/meter_events", &form).await
     }
 
@@ -240,10 +222,7 @@ pub(crate) fn lines(invoice: &Value) -> Vec<(i64, i64, String)> {
             (
                 line["amount"].as_i64().expect("an amount"),
                 line["quantity"].as_i64().expect("a quantity"),
-                line["description"]
-                    .as_str()
-                    .expect("a description")
-                    .to_owned(),
+                line["description"].as_str().expect("a description").to_owned(),
             )
         })
         .collect()

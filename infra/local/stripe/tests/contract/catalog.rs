@@ -47,9 +47,7 @@ async fn amounts_are_immutable() {
         (&"parameter_unknown".into(), &"unit_amount".into())
     );
     assert_eq!(
-        api.post(&format!("/v1/prices/{price}"), "active=false")
-            .await
-            .ok()["active"],
+        api.post(&format!("/v1/prices/{price}"), "active=false").await.ok()["active"],
         false
     );
 }
@@ -59,18 +57,12 @@ async fn a_lookup_key_is_unique_and_moves_on_request() {
     let api = Api::start().await;
     let first = api.price("unit_amount=100&lookup_key=pro").await;
     let taken = "currency=usd&product_data[name]=A&unit_amount=200&lookup_key=pro";
-    assert_eq!(
-        api.post("/v1/prices", taken).await.error(400)["param"],
-        "lookup_key"
-    );
+    assert_eq!(api.post("/v1/prices", taken).await.error(400)["param"], "lookup_key");
     let second = id(&api
         .post("/v1/prices", &format!("{taken}&transfer_lookup_key=true"))
         .await
         .ok());
-    let found = api
-        .get("/v1/prices?lookup_keys[]=pro&expand[]=data.product")
-        .await
-        .ok();
+    let found = api.get("/v1/prices?lookup_keys[]=pro&expand[]=data.product").await.ok();
     assert_eq!(found["data"][0]["id"], second.as_str());
     assert_eq!(found["data"][0]["product"]["object"], "product");
     assert!(api.get(&format!("/v1/prices/{first}")).await.ok()["lookup_key"].is_null());
@@ -92,11 +84,7 @@ async fn tiers_are_shown_when_expanded() {
             .get("tiers")
             .is_none()
     );
-    let tiers = api
-        .get(&format!("/v1/prices/{price}?expand[]=tiers"))
-        .await
-        .ok()["tiers"]
-        .clone();
+    let tiers = api.get(&format!("/v1/prices/{price}?expand[]=tiers")).await.ok()["tiers"].clone();
     assert_eq!(
         (&tiers[0]["up_to"], &tiers[0]["flat_amount"]),
         (&1000.into(), &900.into())
@@ -130,14 +118,8 @@ async fn senseless_prices_are_refused() {
         "unit_amount_decimal"
     );
     let tiered = "billing_scheme=tiered&tiers_mode=volume&tiers[0][unit_amount]=1";
-    assert_eq!(
-        refused(&format!("{tiered}&tiers[0][up_to]=5")).await,
-        "tiers"
-    );
-    assert_eq!(
-        refused(&format!("{tiered}&tiers[0][up_to]=0")).await,
-        "tiers[0][up_to]"
-    );
+    assert_eq!(refused(&format!("{tiered}&tiers[0][up_to]=5")).await, "tiers");
+    assert_eq!(refused(&format!("{tiered}&tiers[0][up_to]=0")).await, "tiers[0][up_to]");
     let transformed = "transform_quantity[divide_by]=10&transform_quantity[round]=up";
     assert_eq!(
         refused(&format!("{tiered}&tiers[0][up_to]=inf&{transformed}")).await,

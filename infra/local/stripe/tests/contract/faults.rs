@@ -15,21 +15,13 @@ async fn customers(api: &Api) -> usize {
 
 #[tokio::test]
 async fn a_dropped_connection_has_no_answer() {
-    for (kind, done) in [
-        (FaultKind::DropBeforeCommit, 0),
-        (FaultKind::DropAfterCommit, 1),
-    ] {
+    for (kind, done) in [(FaultKind::DropBeforeCommit, 0), (FaultKind::DropAfterCommit, 1)] {
         let api = Api::start().await;
         api.misbehave("/v1/customers", kind);
         assert!(
-            api.try_call(
-                "POST",
-                "/v1/customers",
-                "name=A",
-                &[("idempotency-key", "k")]
-            )
-            .await
-            .is_err()
+            api.try_call("POST", "/v1/customers", "name=A", &[("idempotency-key", "k")])
+                .await
+                .is_err()
         );
         assert_eq!(customers(&api).await, done);
         let answer = api.post_with_key("/v1/customers", "name=A", "k").await;
@@ -40,15 +32,10 @@ async fn a_dropped_connection_has_no_answer() {
 
 #[tokio::test]
 async fn refusals_leave_no_trace() {
-    for (kind, status) in [
-        (FaultKind::RateLimited429, 429),
-        (FaultKind::Conflict409, 409),
-    ] {
+    for (kind, status) in [(FaultKind::RateLimited429, 429), (FaultKind::Conflict409, 409)] {
         let api = Api::start().await;
         api.misbehave("/v1/customers", kind);
-        api.post_with_key("/v1/customers", "name=A", "k")
-            .await
-            .error(status);
+        api.post_with_key("/v1/customers", "name=A", "k").await.error(status);
         assert_eq!(customers(&api).await, 0);
         api.post_with_key("/v1/customers", "name=A", "k").await.ok();
     }
@@ -84,10 +71,7 @@ async fn a_fault_befalls_what_it_names_as_often_as_it_says() {
 async fn a_caller_that_gives_up_waiting_is_served_all_the_same() {
     let api = Api::start().await;
     api.misbehave("/v1/customers", FaultKind::Delay(200));
-    let impatient = tokio::time::timeout(
-        Duration::from_millis(50),
-        api.post("/v1/customers", "name=A"),
-    );
+    let impatient = tokio::time::timeout(Duration::from_millis(50), api.post("/v1/customers", "name=A"));
     assert!(impatient.await.is_err());
     assert_eq!(customers(&api).await, 0);
     tokio::time::sleep(Duration::from_millis(400)).await;

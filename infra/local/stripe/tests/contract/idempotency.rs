@@ -9,20 +9,14 @@ use crate::api::{Api, DAY, START};
 #[tokio::test]
 async fn the_first_result_is_replayed_byte_for_byte() {
     let api = Api::start().await;
-    let first = api
-        .post_with_key("/v1/customers", "name=A&email=b", "k")
-        .await;
+    let first = api.post_with_key("/v1/customers", "name=A&email=b", "k").await;
     api.set_clock(START + DAY - 1);
-    let again = api
-        .post_with_key("/v1/customers", "email=b&name=A", "k")
-        .await;
+    let again = api.post_with_key("/v1/customers", "email=b&name=A", "k").await;
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_ne!(again.header("request-id"), first.header("request-id"));
     api.set_clock(START + DAY);
-    let new = api
-        .post_with_key("/v1/customers", "name=A&email=b", "k")
-        .await;
+    let new = api.post_with_key("/v1/customers", "name=A&email=b", "k").await;
     assert_ne!(new.body, first.body);
     assert_eq!(
         api.get("/v1/customers").await.ok()["data"]
@@ -52,9 +46,7 @@ async fn a_500_is_replayed_too() {
                 .len()
         };
         assert_eq!(count().await, customers);
-        api.post_with_key("/v1/customers", "name=A", "k2")
-            .await
-            .ok();
+        api.post_with_key("/v1/customers", "name=A", "k2").await.ok();
         assert_eq!(count().await, customers + 1);
     }
 }
@@ -63,10 +55,7 @@ async fn a_500_is_replayed_too() {
 async fn a_key_belongs_to_one_request() {
     let api = Api::start().await;
     api.post_with_key("/v1/customers", "name=A", "k").await.ok();
-    let other = api
-        .post_with_key("/v1/customers", "name=B", "k")
-        .await
-        .error(400);
+    let other = api.post_with_key("/v1/customers", "name=B", "k").await.error(400);
     assert_eq!(other["type"], "idempotency_error");
     assert!(
         other["message"]
@@ -74,10 +63,7 @@ async fn a_key_belongs_to_one_request() {
             .expect("text")
             .starts_with("Keys for idempotent requests can only be used with the same parameters")
     );
-    let elsewhere = api
-        .post_with_key("/v1/products", "name=A", "k")
-        .await
-        .error(400);
+    let elsewhere = api.post_with_key("/v1/products", "name=A", "k").await.error(400);
     assert_eq!(elsewhere["type"], "idempotency_error");
 }
 
@@ -85,24 +71,17 @@ async fn a_key_belongs_to_one_request() {
 async fn failed_validation_is_not_kept_and_a_refusal_is() {
     let api = Api::start().await;
     assert_eq!(
-        api.post_with_key("/v1/customers", "name=A&foo=1", "k")
-            .await
-            .status,
+        api.post_with_key("/v1/customers", "name=A&foo=1", "k").await.status,
         400
     );
     api.post_with_key("/v1/customers", "name=A", "k").await.ok();
 
     api.meter().await;
-    let event =
-        "event_name=api_calls&identifier=i&payload[stripe_customer_id]=cus_x&payload[value]=1";
+    let event = "event_name=api_calls&identifier=i&payload[stripe_customer_id]=cus_x&payload[value]=1";
     api.post("/v1/billing/meter_events", event).await.ok();
-    let refused = api
-        .post_with_key("/v1/billing/meter_events", event, "k2")
-        .await;
+    let refused = api.post_with_key("/v1/billing/meter_events", event, "k2").await;
     assert_eq!(refused.status, 400);
-    let again = api
-        .post_with_key("/v1/billing/meter_events", event, "k2")
-        .await;
+    let again = api.post_with_key("/v1/billing/meter_events", event, "k2").await;
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.body, refused.body);
 }
@@ -114,10 +93,7 @@ async fn a_key_in_flight_is_refused() {
     let slow = api.post_with_key("/v1/customers", "name=A", "k");
     let during = async {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        let error = api
-            .post_with_key("/v1/customers", "name=A", "k")
-            .await
-            .error(409);
+        let error = api.post_with_key("/v1/customers", "name=A", "k").await.error(409);
         assert_eq!(error["code"], "idempotency_key_in_use");
     };
     let (slow, ()) = tokio::join!(slow, during);

@@ -31,14 +31,8 @@ fn line(amount: i64, quantity: i64, description: &str) -> (i64, i64, String) {
 async fn sub_cent_prices_round_half_up_per_line() {
     // The documented example: 0.05 × 30 = 1.5, "which is then rounded up to 2 cents".
     let invoice = billed("unit_amount_decimal=0.05", &[10, 20]).await;
-    assert_eq!(
-        lines(&invoice),
-        [line(2, 30, "30 × API (at $0.0005 / month)")]
-    );
-    assert_eq!(
-        lines(&billed("unit_amount_decimal=0.05", &[29]).await)[0].0,
-        1
-    );
+    assert_eq!(lines(&invoice), [line(2, 30, "30 × API (at $0.0005 / month)")]);
+    assert_eq!(lines(&billed("unit_amount_decimal=0.05", &[29]).await)[0].0, 1);
     assert_eq!(
         lines(&billed("unit_amount_decimal=0.000000000001", &[499_999_999_999]).await)[0].0,
         0
@@ -68,20 +62,13 @@ async fn graduated_prices_make_a_line_per_tier_reached() {
     ];
     assert_eq!(lines(&invoice), expected);
     assert_eq!(
-        (
-            &invoice["total"],
-            &invoice["amount_paid"],
-            &invoice["amount_remaining"]
-        ),
+        (&invoice["total"], &invoice["amount_paid"], &invoice["amount_remaining"]),
         (&1012.into(), &1012.into(), &0.into())
     );
     assert_eq!(lines(&billed(GRADUATED, &[1000]).await).len(), 2);
     assert_eq!(lines(&billed(GRADUATED, &[2000]).await).len(), 3);
     let third = billed(GRADUATED, &[2002]).await;
-    assert_eq!(
-        lines(&third)[3],
-        line(1, 2, "2 × API (Tier 3 at $0.0025 / month)")
-    );
+    assert_eq!(lines(&third)[3], line(1, 2, "2 × API (Tier 3 at $0.0025 / month)"));
     assert_eq!(third["total"], 900 + 3600 + 1);
     assert_eq!(billed(GRADUATED, &[]).await["total"], 900);
 }
@@ -91,14 +78,7 @@ async fn volume_prices_bill_everything_at_the_tier_reached() {
     // The table of Stripe's documentation on tiered pricing, in fonts.
     let fonts = "billing_scheme=tiered&tiers_mode=volume
         &tiers[0][up_to]=5&tiers[0][unit_amount]=700&tiers[1][up_to]=10&tiers[1][unit_amount]=650&tiers[2][up_to]=inf&tiers[2][unit_amount]=600";
-    for (usage, total) in [
-        (0, 0),
-        (1, 700),
-        (5, 3500),
-        (6, 3900),
-        (20, 12000),
-        (25, 15000),
-    ] {
+    for (usage, total) in [(0, 0), (1, 700), (5, 3500), (6, 3900), (20, 12000), (25, 15000)] {
         let invoice = billed(fonts, &[usage]).await;
         assert_eq!(lines(&invoice).len(), 1);
         assert_eq!(invoice["total"], total, "{usage}");
@@ -165,30 +145,16 @@ async fn a_cycle_bills_the_flat_price_ahead_and_the_usage_behind() {
             line(32, 16, "16 × API (at $0.02 / month)")
         ]
     );
-    assert_eq!(
-        (&paid["status"], &paid["amount_paid"]),
-        (&"paid".into(), &2932.into())
-    );
-    assert_eq!(
-        paid["status_transitions"]["finalized_at"],
-        FEBRUARY_END + HOUR
-    );
-    assert!(
-        paid["number"]
-            .as_str()
-            .expect("a number")
-            .ends_with("-0002")
-    );
+    assert_eq!((&paid["status"], &paid["amount_paid"]), (&"paid".into(), &2932.into()));
+    assert_eq!(paid["status_transitions"]["finalized_at"], FEBRUARY_END + HOUR);
+    assert!(paid["number"].as_str().expect("a number").ends_with("-0002"));
     let data = &paid["lines"]["data"];
     assert_eq!(data[0]["period"]["end"], MARCH_END);
     assert_eq!(
         (&data[1]["period"]["start"], &data[1]["period"]["end"]),
         (&START.into(), &FEBRUARY_END.into())
     );
-    assert_eq!(
-        data[1]["pricing"]["price_details"]["price"],
-        metered.as_str()
-    );
+    assert_eq!(data[1]["pricing"]["price_details"]["price"], metered.as_str());
     assert_eq!(
         data[1]["parent"]["subscription_item_details"]["subscription"],
         subscription["id"]
@@ -199,10 +165,7 @@ async fn a_cycle_bills_the_flat_price_ahead_and_the_usage_behind() {
         .await
         .ok();
     assert_eq!(api.newest_invoice(&customer).await["total"], 2932);
-    let listed = api
-        .get(&format!("/v1/invoices/{}/lines?limit=1", id(&paid)))
-        .await
-        .ok();
+    let listed = api.get(&format!("/v1/invoices/{}/lines?limit=1", id(&paid))).await.ok();
     assert_eq!(
         (&listed["data"][0]["id"], &listed["has_more"]),
         (&data[0]["id"], &true.into())
@@ -218,11 +181,7 @@ async fn a_jump_settles_each_period_at_its_own_time() {
     api.subscribe(&customer, &[&price]).await;
     api.report(&customer, 8, "").await.ok();
     api.set_clock(MARCH_END + HOUR);
-    let invoices = api
-        .get(&format!("/v1/invoices?customer={customer}"))
-        .await
-        .ok()["data"]
-        .clone();
+    let invoices = api.get(&format!("/v1/invoices?customer={customer}")).await.ok()["data"].clone();
     let shown: Vec<(i64, i64, i64)> = invoices
         .as_array()
         .expect("invoices")
@@ -249,18 +208,8 @@ async fn a_jump_settles_each_period_at_its_own_time() {
         .events_after(0)
         .events
         .iter()
-        .filter(|event| {
-            event["type"]
-                .as_str()
-                .is_some_and(|kind| kind.starts_with("invoice."))
-        })
-        .map(|event| {
-            format!(
-                "{} {}",
-                event["created"],
-                event["type"].as_str().expect("a type")
-            )
-        })
+        .filter(|event| event["type"].as_str().is_some_and(|kind| kind.starts_with("invoice.")))
+        .map(|event| format!("{} {}", event["created"], event["type"].as_str().expect("a type")))
         .collect();
     let expected: Vec<String> = [
         (START, START),
@@ -293,17 +242,11 @@ async fn a_preview_is_the_next_invoice_and_changes_nothing() {
     api.report(&customer, 50, "").await.ok();
     let before = api.standin.snapshot();
     let preview = api
-        .post(
-            "/v1/invoices/create_preview",
-            &format!("customer={customer}"),
-        )
+        .post("/v1/invoices/create_preview", &format!("customer={customer}"))
         .await
         .ok();
     assert!(id(&preview).starts_with("upcoming_in_"));
-    assert_eq!(
-        (&preview["total"], &preview["status"]),
-        (&3000.into(), &"draft".into())
-    );
+    assert_eq!((&preview["total"], &preview["status"]), (&3000.into(), &"draft".into()));
     let by_id = api
         .post(
             "/v1/invoices/create_preview",
@@ -316,10 +259,7 @@ async fn a_preview_is_the_next_invoice_and_changes_nothing() {
 
     let stranger = api.customer().await;
     let none = api
-        .post(
-            "/v1/invoices/create_preview",
-            &format!("customer={stranger}"),
-        )
+        .post("/v1/invoices/create_preview", &format!("customer={stranger}"))
         .await
         .error(404);
     assert_eq!(none["code"], "invoice_upcoming_none");
@@ -337,20 +277,13 @@ async fn a_draft_can_be_held_back_and_finalized_by_hand() {
         .await
         .ok();
     api.set_clock(FEBRUARY_END + 5 * HOUR);
+    assert_eq!(api.get(&format!("/v1/invoices/{draft}")).await.ok()["status"], "draft");
     assert_eq!(
-        api.get(&format!("/v1/invoices/{draft}")).await.ok()["status"],
-        "draft"
-    );
-    assert_eq!(
-        api.post(&format!("/v1/invoices/{draft}/finalize"), "")
-            .await
-            .ok()["status"],
+        api.post(&format!("/v1/invoices/{draft}/finalize"), "").await.ok()["status"],
         "paid"
     );
     assert_eq!(
-        api.post(&format!("/v1/invoices/{draft}/finalize"), "")
-            .await
-            .error(400)["code"],
+        api.post(&format!("/v1/invoices/{draft}/finalize"), "").await.error(400)["code"],
         "invoice_not_editable"
     );
 }

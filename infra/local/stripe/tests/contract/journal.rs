@@ -22,10 +22,7 @@ impl Place {
     fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!(
-            "farebox-stripe-standin-{}-{number}.jsonl",
-            std::process::id()
-        ));
+        let path = std::env::temp_dir().join(format!("farebox-stripe-standin-{}-{number}.jsonl", std::process::id()));
         let _ = fs::remove_file(&path);
         Self(path)
     }
@@ -68,22 +65,11 @@ async fn a_crash_at_any_byte_of_the_last_write_loses_nothing_that_was_answered()
     for end in length as usize..=journal.len() {
         fs::write(&cut.0, &journal[..end]).expect("writes");
         let standin = open(cut.0.clone(), START).expect("opens");
-        let expected = if end == journal.len() {
-            &complete
-        } else {
-            &answered
-        };
+        let expected = if end == journal.len() { &complete } else { &answered };
         assert_eq!(&seen(&standin), expected, "cut at byte {end}");
         drop(standin);
         let left = fs::metadata(&cut.0).expect("a journal").len();
-        assert_eq!(
-            left,
-            if end == journal.len() {
-                end as u64
-            } else {
-                length
-            }
-        );
+        assert_eq!(left, if end == journal.len() { end as u64 } else { length });
     }
 }
 
@@ -98,16 +84,10 @@ async fn a_reopened_stand_in_goes_on_where_it_was() {
         api.subscribe(&customer, &[&price]).await;
         api.report(&customer, 5, "&identifier=a").await.ok();
         api.misbehave("/v1/customers", FaultKind::Error500AfterCommit);
-        (
-            customer,
-            api.post_with_key("/v1/customers", "name=B", "k").await,
-        )
+        (customer, api.post_with_key("/v1/customers", "name=B", "k").await)
     };
     let api = Api::journaled(place.0.clone()).await;
-    assert_eq!(
-        api.post_with_key("/v1/customers", "name=B", "k").await.body,
-        first.body
-    );
+    assert_eq!(api.post_with_key("/v1/customers", "name=B", "k").await.body, first.body);
     assert_eq!(
         api.get("/v1/customers").await.ok()["data"]
             .as_array()
@@ -147,15 +127,8 @@ async fn time_that_only_passes_is_in_the_journal_too() {
 fn foreign_files_and_versions_and_settings_are_told_apart() {
     let place = Place::new();
     fs::write(&place.0, "hello\n").expect("writes");
-    assert!(matches!(
-        open(place.0.clone(), START),
-        Err(OpenError::NotAJournal)
-    ));
-    fs::write(
-        &place.0,
-        "{\"farebox_stripe_standin\":99,\"settings\":{}}\n",
-    )
-    .expect("writes");
+    assert!(matches!(open(place.0.clone(), START), Err(OpenError::NotAJournal)));
+    fs::write(&place.0, "{\"farebox_stripe_standin\":99,\"settings\":{}}\n").expect("writes");
     let error = open(place.0.clone(), START).expect_err("another version");
     assert_eq!(
         error.to_string(),
@@ -245,11 +218,7 @@ async fn run(api: &Api, steps: Vec<Step>) {
                         .and_then(|body| body["id"].as_str().map(str::to_owned)),
                 );
             }
-            Step::Subscribe {
-                customer,
-                flat,
-                trial,
-            } => {
+            Step::Subscribe { customer, flat, trial } => {
                 let customer = &customers[customer % customers.len()];
                 let trial = if trial { "&trial_period_days=5" } else { "" };
                 let form = format!(
@@ -282,13 +251,8 @@ async fn run(api: &Api, steps: Vec<Step>) {
             }
             Step::Switch { subscription, flat } if !subscriptions.is_empty() => {
                 let subscription = &subscriptions[subscription % subscriptions.len()];
-                let item = subscription["items"]["data"][0]["id"]
-                    .as_str()
-                    .expect("an id");
-                let form = format!(
-                    "items[0][id]={item}&items[0][price]={}",
-                    prices[usize::from(flat)]
-                );
+                let item = subscription["items"]["data"][0]["id"].as_str().expect("an id");
+                let form = format!("items[0][id]={item}&items[0][price]={}", prices[usize::from(flat)]);
                 api.post(&format!("/v1/subscriptions/{}", id(subscription)), &form)
                     .await;
             }

@@ -30,22 +30,13 @@ async fn an_identifier_is_remembered_for_exactly_24_hours() {
     for at in [START, START + 1, START + DAY - 1] {
         api.set_clock(at);
         let error = api.report(&customer, 5, &timestamp).await.error(400);
-        assert_eq!(
-            error["message"],
-            "An event already exists with identifier usage-1."
-        );
+        assert_eq!(error["message"], "An event already exists with identifier usage-1.");
         assert_eq!(error["type"], "invalid_request_error");
     }
-    assert_eq!(
-        api.standin.snapshot()["customers"][0]["meters"]["api_calls"],
-        5
-    );
+    assert_eq!(api.standin.snapshot()["customers"][0]["meters"]["api_calls"], 5);
     api.set_clock(START + DAY);
     api.report(&customer, 5, &timestamp).await.ok();
-    assert_eq!(
-        api.standin.snapshot()["customers"][0]["meters"]["api_calls"],
-        10
-    );
+    assert_eq!(api.standin.snapshot()["customers"][0]["meters"]["api_calls"], 10);
 }
 
 #[tokio::test]
@@ -60,10 +51,7 @@ async fn a_timestamp_is_at_most_35_days_past_and_5_minutes_ahead() {
         report(START - 35 * DAY - 1).await.error(400)["code"],
         "timestamp_too_far_in_past"
     );
-    assert_eq!(
-        report(START + 301).await.error(400)["code"],
-        "timestamp_in_future"
-    );
+    assert_eq!(report(START + 301).await.error(400)["code"], "timestamp_in_future");
 }
 
 #[tokio::test]
@@ -77,10 +65,7 @@ async fn the_answer_repeats_the_event() {
     assert_eq!(event["payload"]["value"], "5");
     let generated = event["identifier"].as_str().expect("an identifier");
     assert_eq!(generated.len(), 36);
-    assert_ne!(
-        api.report(&customer, 5, "").await.ok()["identifier"],
-        generated
-    );
+    assert_ne!(api.report(&customer, 5, "").await.ok()["identifier"], generated);
 }
 
 #[tokio::test]
@@ -88,14 +73,9 @@ async fn bad_events_are_refused() {
     let api = Api::start().await;
     let meter = api.meter().await;
     let customer = api.customer().await;
-    let refused = async |form: &str| {
-        api.post("/v1/billing/meter_events", form).await.error(400)["param"].clone()
-    };
+    let refused = async |form: &str| api.post("/v1/billing/meter_events", form).await.error(400)["param"].clone();
     let payload = format!("payload[stripe_customer_id]={customer}&payload[value]");
-    assert_eq!(
-        refused(&format!("event_name=other&{payload}=1")).await,
-        "event_name"
-    );
+    assert_eq!(refused(&format!("event_name=other&{payload}=1")).await, "event_name");
     assert_eq!(refused(&format!("{payload}=1")).await, "event_name");
     assert_eq!(refused("event_name=api_calls").await, "payload");
     assert_eq!(
@@ -103,10 +83,7 @@ async fn bad_events_are_refused() {
         "payload[stripe_customer_id]"
     );
     assert_eq!(
-        refused(&format!(
-            "event_name=api_calls&payload[stripe_customer_id]={customer}"
-        ))
-        .await,
+        refused(&format!("event_name=api_calls&payload[stripe_customer_id]={customer}")).await,
         "payload[value]"
     );
     for value in ["1.5", "many", "1000000000000000"] {
@@ -139,20 +116,11 @@ async fn an_unknown_customer_is_found_out_afterwards() {
     let reason = &event["data"]["reason"]["error_types"][0];
     assert_eq!(reason["code"], "meter_event_customer_not_found");
     assert_eq!(reason["sample_errors"][0]["request"]["identifier"], "u1");
-    let fetched = api
-        .get(&format!("/v2/core/events/{}", id(&event)))
-        .await
-        .ok();
+    let fetched = api.get(&format!("/v2/core/events/{}", id(&event))).await.ok();
     assert_eq!(fetched, event);
     let tally = &api.standin.snapshot()["meter_events"];
-    assert_eq!(
-        (&tally["accepted"], &tally["rejected"]),
-        (&1.into(), &1.into())
-    );
-    assert_eq!(
-        api.report("cus_gone", 5, "&identifier=u1").await.status,
-        400
-    );
+    assert_eq!((&tally["accepted"], &tally["rejected"]), (&1.into(), &1.into()));
+    assert_eq!(api.report("cus_gone", 5, "&identifier=u1").await.status, 400);
 }
 
 #[tokio::test]
@@ -202,13 +170,9 @@ async fn summaries_are_aligned_and_sum_half_open_spans() {
     let customer = api.customer().await;
     let from = minute(START);
     for (offset, value) in [(0, 1), (59, 2), (60, 4), (119, 8), (120, 16)] {
-        api.report(
-            &customer,
-            value,
-            &format!("&timestamp={}", from - 600 + offset),
-        )
-        .await
-        .ok();
+        api.report(&customer, value, &format!("&timestamp={}", from - 600 + offset))
+            .await
+            .ok();
     }
     let span = |start: i64, end: i64| format!("start_time={start}&end_time={end}");
     let rows = summary(&api, &meter, &customer, &span(from - 540, from - 480)).await;
@@ -230,24 +194,17 @@ async fn summaries_are_aligned_and_sum_half_open_spans() {
         "start_time"
     );
     assert_eq!(
-        api.get(&format!("{path}{}", span(from, from + 61)))
-            .await
-            .error(400)["param"],
+        api.get(&format!("{path}{}", span(from, from + 61))).await.error(400)["param"],
         "end_time"
     );
     assert_eq!(
-        api.get(&format!("{path}{}", span(from, from)))
-            .await
-            .error(400)["param"],
+        api.get(&format!("{path}{}", span(from, from))).await.error(400)["param"],
         "end_time"
     );
     assert_eq!(
-        api.get(&format!(
-            "{path}{}&value_grouping_window=hour",
-            span(from, from + HOUR)
-        ))
-        .await
-        .error(400)["param"],
+        api.get(&format!("{path}{}&value_grouping_window=hour", span(from, from + HOUR)))
+            .await
+            .error(400)["param"],
         "start_time"
     );
 }
@@ -258,12 +215,7 @@ async fn groups_come_newest_first() {
     let meter = api.meter().await;
     let customer = api.customer().await;
     let day = START - START % DAY;
-    for (timestamp, value) in [
-        (day + 10, 1),
-        (day + HOUR + 10, 2),
-        (day + HOUR + 20, 3),
-        (day - 10, 7),
-    ] {
+    for (timestamp, value) in [(day + 10, 1), (day + HOUR + 10, 2), (day + HOUR + 20, 3), (day - 10, 7)] {
         api.report(&customer, value, &format!("&timestamp={timestamp}"))
             .await
             .ok();
@@ -278,21 +230,9 @@ async fn groups_come_newest_first() {
         rows.as_array().expect("rows").iter().map(row).collect()
     };
     let span = format!("start_time={}&end_time={}", day - DAY, day + DAY);
-    let hours = summary(
-        &api,
-        &meter,
-        &customer,
-        &format!("{span}&value_grouping_window=hour"),
-    )
-    .await;
+    let hours = summary(&api, &meter, &customer, &format!("{span}&value_grouping_window=hour")).await;
     assert_eq!(of(hours), [(day + HOUR, 5), (day, 1), (day - HOUR, 7)]);
-    let days = summary(
-        &api,
-        &meter,
-        &customer,
-        &format!("{span}&value_grouping_window=day"),
-    )
-    .await;
+    let days = summary(&api, &meter, &customer, &format!("{span}&value_grouping_window=day")).await;
     assert_eq!(of(days), [(day, 6), (day - DAY, 7)]);
 }
 
@@ -302,25 +242,12 @@ async fn summaries_lag() {
     let meter = api.meter().await;
     let customer = api.customer().await;
     api.report(&customer, 3, "").await.ok();
-    let span = format!(
-        "start_time={}&end_time={}",
-        minute(START),
-        minute(START) + 60
-    );
-    assert_eq!(
-        summary(&api, &meter, &customer, &span).await,
-        serde_json::json!([])
-    );
+    let span = format!("start_time={}&end_time={}", minute(START), minute(START) + 60);
+    assert_eq!(summary(&api, &meter, &customer, &span).await, serde_json::json!([]));
     api.set_clock(START + 599);
-    assert_eq!(
-        summary(&api, &meter, &customer, &span).await,
-        serde_json::json!([])
-    );
+    assert_eq!(summary(&api, &meter, &customer, &span).await, serde_json::json!([]));
     api.set_clock(START + 600);
-    assert_eq!(
-        summary(&api, &meter, &customer, &span).await[0]["aggregated_value"],
-        3
-    );
+    assert_eq!(summary(&api, &meter, &customer, &span).await[0]["aggregated_value"], 3);
 }
 
 #[tokio::test]
@@ -337,10 +264,7 @@ async fn an_event_is_canceled_within_24_hours() {
     assert_eq!(cancel("a").await.ok()["cancel"]["identifier"], "a");
     assert_eq!(cancel("a").await.status, 400);
     assert_eq!(cancel("never").await.status, 400);
-    assert_eq!(
-        api.standin.snapshot()["customers"][0]["meters"]["api_calls"],
-        4
-    );
+    assert_eq!(api.standin.snapshot()["customers"][0]["meters"]["api_calls"], 4);
     assert_eq!(api.report(&customer, 3, "&identifier=a").await.status, 400);
     api.set_clock(START + DAY);
     assert_eq!(cancel("b").await.status, 400);
@@ -367,8 +291,5 @@ async fn one_call_is_in_flight_per_customer_and_meter() {
     let (slow, ()) = tokio::join!(slow, during);
     slow.ok();
     api.report(&customer, 1, "").await.ok();
-    assert_eq!(
-        api.standin.snapshot()["customers"][0]["meters"]["api_calls"],
-        2
-    );
+    assert_eq!(api.standin.snapshot()["customers"][0]["meters"]["api_calls"], 2);
 }

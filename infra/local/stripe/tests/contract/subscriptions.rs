@@ -6,17 +6,11 @@ use serde_json::Value;
 use crate::api::{Api, DAY, FEBRUARY_END, HOUR, MARCH_END, START, id, lines};
 
 fn at(text: &str) -> i64 {
-    DateTime::parse_from_rfc3339(text)
-        .expect("a time")
-        .timestamp()
+    DateTime::parse_from_rfc3339(text).expect("a time").timestamp()
 }
 
 async fn period(api: &Api, subscription: &str) -> (i64, i64) {
-    let item = api
-        .get(&format!("/v1/subscriptions/{subscription}"))
-        .await
-        .ok()["items"]["data"][0]
-        .clone();
+    let item = api.get(&format!("/v1/subscriptions/{subscription}")).await.ok()["items"]["data"][0].clone();
     let time = |name: &str| item[name].as_i64().expect("a time");
     (time("current_period_start"), time("current_period_end"))
 }
@@ -38,10 +32,7 @@ async fn month_ends_clamp_from_the_anchor_day() {
         api.set_clock(at(start));
         assert_eq!(period(&api, &subscription).await, (at(start), at(end)));
     }
-    let shown = api
-        .get(&format!("/v1/subscriptions/{subscription}"))
-        .await
-        .ok();
+    let shown = api.get(&format!("/v1/subscriptions/{subscription}")).await.ok();
     assert_eq!(shown["billing_cycle_anchor"], START);
     assert!(shown.get("current_period_end").is_none());
 }
@@ -91,10 +82,7 @@ async fn senseless_subscriptions_are_refused() {
     let customer = api.customer().await;
     let monthly = api.price("unit_amount=100").await;
     let once = id(&api
-        .post(
-            "/v1/prices",
-            "currency=usd&product_data[name]=A&unit_amount=1",
-        )
+        .post("/v1/prices", "currency=usd&product_data[name]=A&unit_amount=1")
         .await
         .ok());
     let euro = id(&api
@@ -121,24 +109,15 @@ async fn senseless_subscriptions_are_refused() {
     assert_eq!(refused(&format!("&items[0][price]={once}")).await, 400);
     assert_eq!(refused("&items[0][price]=price_x").await, 404);
     assert_eq!(
-        refused(&format!(
-            "&items[0][price]={monthly}&items[1][price]={monthly}"
-        ))
-        .await,
+        refused(&format!("&items[0][price]={monthly}&items[1][price]={monthly}")).await,
         400
     );
     assert_eq!(
-        refused(&format!(
-            "&items[0][price]={monthly}&items[1][price]={euro}"
-        ))
-        .await,
+        refused(&format!("&items[0][price]={monthly}&items[1][price]={euro}")).await,
         400
     );
     assert_eq!(
-        refused(&format!(
-            "&items[0][price]={monthly}&items[1][price]={yearly}"
-        ))
-        .await,
+        refused(&format!("&items[0][price]={monthly}&items[1][price]={yearly}")).await,
         400
     );
     assert_eq!(
@@ -161,9 +140,7 @@ async fn a_trial_is_free_and_then_the_cycle_begins() {
         api.metered_price(&meter, "unit_amount=2").await,
     );
     let customer = api.customer().await;
-    let form = format!(
-        "customer={customer}&items[0][price]={flat}&items[1][price]={metered}&trial_period_days=14"
-    );
+    let form = format!("customer={customer}&items[0][price]={flat}&items[1][price]={metered}&trial_period_days=14");
     let subscription = api.post("/v1/subscriptions", &form).await.ok();
     assert_eq!(
         (&subscription["status"], &subscription["trial_end"]),
@@ -178,9 +155,7 @@ async fn a_trial_is_free_and_then_the_cycle_begins() {
 
     api.set_clock(START + 14 * DAY);
     assert_eq!(
-        api.get(&format!("/v1/subscriptions/{}", id(&subscription)))
-            .await
-            .ok()["status"],
+        api.get(&format!("/v1/subscriptions/{}", id(&subscription))).await.ok()["status"],
         "active"
     );
     assert_eq!(api.newest_invoice(&customer).await["total"], 2900);
@@ -200,10 +175,7 @@ async fn an_anchor_ahead_makes_a_short_first_period() {
     let form = format!("customer={customer}&items[0][price]={price}&billing_cycle_anchor={anchor}");
     let subscription = api.post("/v1/subscriptions", &form).await.ok();
     assert_eq!(period(&api, &id(&subscription)).await, (START, anchor));
-    assert_eq!(
-        api.newest_invoice(&customer).await["total"],
-        (2800 * 14 + 15) / 31
-    );
+    assert_eq!(api.newest_invoice(&customer).await["total"], (2800 * 14 + 15) / 31);
     api.set_clock(anchor);
     assert_eq!(api.newest_invoice(&customer).await["total"], 2800);
 }
@@ -211,10 +183,7 @@ async fn an_anchor_ahead_makes_a_short_first_period() {
 #[tokio::test]
 async fn a_flat_price_change_is_prorated_to_the_second() {
     let api = Api::start().await;
-    let (small, large) = (
-        api.price("unit_amount=2800").await,
-        api.price("unit_amount=5600").await,
-    );
+    let (small, large) = (api.price("unit_amount=2800").await, api.price("unit_amount=5600").await);
     let customer = api.customer().await;
     let subscription = api.subscribe(&customer, &[&small]).await;
     let item = id(&subscription["items"]["data"][0]);
@@ -239,11 +208,7 @@ async fn a_flat_price_change_is_prorated_to_the_second() {
         lines(&invoice),
         [
             (-2100, 1, "Unused time on API after 07 Feb 2027".to_owned()),
-            (
-                4200,
-                1,
-                "Remaining time on API after 07 Feb 2027".to_owned()
-            ),
+            (4200, 1, "Remaining time on API after 07 Feb 2027".to_owned()),
             (5600, 1, "1 × API (at $56.00 / month)".to_owned()),
         ]
     );
@@ -258,56 +223,36 @@ async fn a_flat_price_change_is_prorated_to_the_second() {
 async fn prorations_can_be_left_out_or_invoiced_at_once() {
     for (behavior, at_once) in [("none", 2800), ("always_invoice", 1400)] {
         let api = Api::start().await;
-        let (small, large) = (
-            api.price("unit_amount=2800").await,
-            api.price("unit_amount=5600").await,
-        );
+        let (small, large) = (api.price("unit_amount=2800").await, api.price("unit_amount=5600").await);
         let customer = api.customer().await;
         let subscription = api.subscribe(&customer, &[&small]).await;
         let item = id(&subscription["items"]["data"][0]);
         api.set_clock(START + 14 * DAY);
-        let form =
-            format!("items[0][id]={item}&items[0][price]={large}&proration_behavior={behavior}");
+        let form = format!("items[0][id]={item}&items[0][price]={large}&proration_behavior={behavior}");
         api.post(&format!("/v1/subscriptions/{}", id(&subscription)), &form)
             .await
             .ok();
-        assert_eq!(
-            api.newest_invoice(&customer).await["total"],
-            at_once,
-            "{behavior}"
-        );
+        assert_eq!(api.newest_invoice(&customer).await["total"], at_once, "{behavior}");
         api.set_clock(FEBRUARY_END);
-        assert_eq!(
-            api.newest_invoice(&customer).await["total"],
-            5600,
-            "{behavior}"
-        );
+        assert_eq!(api.newest_invoice(&customer).await["total"], 5600, "{behavior}");
     }
 }
 
 #[tokio::test]
 async fn a_downgrade_leaves_credit_that_the_next_invoices_consume() {
     let api = Api::start().await;
-    let (small, large) = (
-        api.price("unit_amount=100").await,
-        api.price("unit_amount=2800").await,
-    );
+    let (small, large) = (api.price("unit_amount=100").await, api.price("unit_amount=2800").await);
     let customer = api.customer().await;
     let subscription = api.subscribe(&customer, &[&large]).await;
     let item = id(&subscription["items"]["data"][0]);
     api.set_clock(START + 14 * DAY);
-    let form =
-        format!("items[0][id]={item}&items[0][price]={small}&proration_behavior=always_invoice");
+    let form = format!("items[0][id]={item}&items[0][price]={small}&proration_behavior=always_invoice");
     api.post(&format!("/v1/subscriptions/{}", id(&subscription)), &form)
         .await
         .ok();
     let credit = api.newest_invoice(&customer).await;
     assert_eq!(
-        (
-            &credit["total"],
-            &credit["amount_due"],
-            &credit["ending_balance"]
-        ),
+        (&credit["total"], &credit["amount_due"], &credit["ending_balance"]),
         (&(-1350).into(), &0.into(), &(-1350).into())
     );
     assert_eq!(
@@ -317,11 +262,7 @@ async fn a_downgrade_leaves_credit_that_the_next_invoices_consume() {
     api.set_clock(FEBRUARY_END + HOUR);
     let next = api.newest_invoice(&customer).await;
     assert_eq!(
-        (
-            &next["total"],
-            &next["amount_due"],
-            &next["starting_balance"]
-        ),
+        (&next["total"], &next["amount_due"], &next["starting_balance"]),
         (&100.into(), &0.into(), &(-1350).into())
     );
     assert_eq!(
@@ -351,11 +292,7 @@ async fn a_metered_price_that_is_replaced_bills_what_was_used_so_far() {
             .ok();
         api.report(&customer, 5, "").await.ok();
         api.set_clock(FEBRUARY_END + HOUR);
-        assert_eq!(
-            api.newest_invoice(&customer).await["total"],
-            first + 5 * 7,
-            "{mode}"
-        );
+        assert_eq!(api.newest_invoice(&customer).await["total"], first + 5 * 7, "{mode}");
     }
 }
 
@@ -383,10 +320,7 @@ async fn another_interval_begins_a_new_cycle() {
         .await
         .ok();
     assert_eq!(changed["billing_cycle_anchor"], now);
-    assert_eq!(
-        period(&api, &id(&subscription)).await,
-        (now, now + 365 * DAY)
-    );
+    assert_eq!(period(&api, &id(&subscription)).await, (now, now + 365 * DAY));
     let invoice = api.newest_invoice(&customer).await;
     assert_eq!(
         (&invoice["total"], &invoice["status"]),
@@ -411,28 +345,19 @@ async fn with_usage() -> (Api, String, String) {
 async fn cancel_at_period_end_bills_the_usage_and_nothing_ahead() {
     let (api, customer, subscription) = with_usage().await;
     let form = "cancel_at_period_end=true";
-    let canceling = api
-        .post(&format!("/v1/subscriptions/{subscription}"), form)
-        .await
-        .ok();
+    let canceling = api.post(&format!("/v1/subscriptions/{subscription}"), form).await.ok();
     assert_eq!(
         (&canceling["status"], &canceling["cancel_at"]),
         (&"active".into(), &FEBRUARY_END.into())
     );
     api.set_clock(FEBRUARY_END + HOUR);
-    let ended = api
-        .get(&format!("/v1/subscriptions/{subscription}"))
-        .await
-        .ok();
+    let ended = api.get(&format!("/v1/subscriptions/{subscription}")).await.ok();
     assert_eq!(
         (&ended["status"], &ended["ended_at"]),
         (&"canceled".into(), &FEBRUARY_END.into())
     );
     let last = api.newest_invoice(&customer).await;
-    assert_eq!(
-        (&last["total"], &last["status"]),
-        (&100.into(), &"paid".into())
-    );
+    assert_eq!((&last["total"], &last["status"]), (&100.into(), &"paid".into()));
     api.set_clock(MARCH_END + HOUR);
     assert_eq!(api.newest_invoice(&customer).await["id"], last["id"]);
     let kinds: Vec<Value> = api
@@ -444,9 +369,7 @@ async fn cancel_at_period_end_bills_the_usage_and_nothing_ahead() {
         .collect();
     assert!(kinds.contains(&"customer.subscription.deleted".into()));
     assert_eq!(
-        api.get(&format!("/v1/subscriptions?customer={customer}"))
-            .await
-            .ok()["data"],
+        api.get(&format!("/v1/subscriptions?customer={customer}")).await.ok()["data"],
         serde_json::json!([])
     );
     assert_eq!(
@@ -473,9 +396,7 @@ async fn an_immediate_cancel_bills_usage_only_when_asked() {
         api.set_clock(START + 14 * DAY + HOUR);
         assert_eq!(api.newest_invoice(&customer).await["total"], total);
         assert_eq!(
-            api.delete(&format!("/v1/subscriptions/{subscription}"))
-                .await
-                .status,
+            api.delete(&format!("/v1/subscriptions/{subscription}")).await.status,
             404
         );
     }
@@ -502,9 +423,7 @@ async fn items_can_be_added_changed_and_removed() {
         .ok();
     api.report(&customer, 7, "").await.ok();
     let items = api
-        .get(&format!(
-            "/v1/subscription_items?subscription={subscription}"
-        ))
+        .get(&format!("/v1/subscription_items?subscription={subscription}"))
         .await
         .ok();
     assert_eq!(items["data"].as_array().expect("items").len(), 2);
@@ -515,15 +434,11 @@ async fn items_can_be_added_changed_and_removed() {
     // Half a month of two more seats, three seats ahead, and the seven units since the meter's price came.
     assert_eq!(invoice["total"], (3 - 1) * 1400 + 3 * 2800 + 14);
     assert_eq!(
-        api.delete(&format!("/v1/subscription_items/{}", id(&added)))
-            .await
-            .ok()["deleted"],
+        api.delete(&format!("/v1/subscription_items/{}", id(&added))).await.ok()["deleted"],
         true
     );
     assert_eq!(
-        api.get(&format!("/v1/subscription_items/{}", id(&added)))
-            .await
-            .status,
+        api.get(&format!("/v1/subscription_items/{}", id(&added))).await.status,
         404
     );
 }

@@ -1,12 +1,8 @@
 //! The answers decode into `async-stripe`'s types, which are generated from Stripe's OpenAPI description.
 
 use miniserde::{Deserialize, json};
-use stripe_billing::{
-    BillingMeter, BillingMeterEvent, BillingMeterEventAdjustment, BillingMeterEventSummary,
-};
-use stripe_shared::{
-    Customer, Event, Invoice, InvoiceLineItem, Price, Product, Subscription, SubscriptionItem,
-};
+use stripe_billing::{BillingMeter, BillingMeterEvent, BillingMeterEventAdjustment, BillingMeterEventSummary};
+use stripe_shared::{Customer, Event, Invoice, InvoiceLineItem, Price, Product, Subscription, SubscriptionItem};
 use stripe_types::List;
 
 use crate::api::{Answer, Api, DAY, FEBRUARY_END, START, id};
@@ -37,10 +33,7 @@ async fn every_object_decodes() {
     assert_eq!(event.identifier, "a");
     api.report(&customer, 1, "&identifier=b").await.ok();
     let cancel = "event_name=api_calls&type=cancel&cancel[identifier]=b";
-    let _: BillingMeterEventAdjustment = decodes(
-        &api.post("/v1/billing/meter_event_adjustments", cancel)
-            .await,
-    );
+    let _: BillingMeterEventAdjustment = decodes(&api.post("/v1/billing/meter_event_adjustments", cancel).await);
 
     let _: BillingMeter = decodes(&api.get(&format!("/v1/billing/meters/{meter}")).await);
     let day = START - START % DAY;
@@ -52,46 +45,30 @@ async fn every_object_decodes() {
     assert!((summaries.data[0].aggregated_value - 25.0).abs() < f64::EPSILON);
     let _: Customer = decodes(&api.get(&format!("/v1/customers/{customer}")).await);
     let price: Price = decodes(
-        &api.get(&format!(
-            "/v1/prices/{tiered}?expand[]=tiers&expand[]=product"
-        ))
-        .await,
+        &api.get(&format!("/v1/prices/{tiered}?expand[]=tiers&expand[]=product"))
+            .await,
     );
     assert_eq!(price.tiers.map(|tiers| tiers.len()), Some(2));
     let _: List<Product> = decodes(&api.get("/v1/products").await);
     let _: List<SubscriptionItem> = decodes(
-        &api.get(&format!(
-            "/v1/subscription_items?subscription={subscription}"
-        ))
-        .await,
+        &api.get(&format!("/v1/subscription_items?subscription={subscription}"))
+            .await,
     );
     let _: Invoice = decodes(
-        &api.post(
-            "/v1/invoices/create_preview",
-            &format!("subscription={subscription}"),
-        )
-        .await,
+        &api.post("/v1/invoices/create_preview", &format!("subscription={subscription}"))
+            .await,
     );
 
     api.set_clock(FEBRUARY_END);
-    let invoices: List<Invoice> =
-        decodes(&api.get(&format!("/v1/invoices?customer={customer}")).await);
+    let invoices: List<Invoice> = decodes(&api.get(&format!("/v1/invoices?customer={customer}")).await);
     assert_eq!(invoices.data.len(), 2);
     let draft = id(&api.newest_invoice(&customer).await);
-    let lines: List<InvoiceLineItem> =
-        decodes(&api.get(&format!("/v1/invoices/{draft}/lines")).await);
+    let lines: List<InvoiceLineItem> = decodes(&api.get(&format!("/v1/invoices/{draft}/lines")).await);
     assert_eq!(
-        lines
-            .data
-            .iter()
-            .map(|line| line.amount)
-            .collect::<Vec<_>>(),
+        lines.data.iter().map(|line| line.amount).collect::<Vec<_>>(),
         [2900, 0, 8]
     );
-    let _: Subscription = decodes(
-        &api.delete(&format!("/v1/subscriptions/{subscription}"))
-            .await,
-    );
+    let _: Subscription = decodes(&api.delete(&format!("/v1/subscriptions/{subscription}")).await);
     let events: List<Event> = decodes(&api.get("/v1/events?limit=100").await);
     assert!(events.data.len() > 10);
 }

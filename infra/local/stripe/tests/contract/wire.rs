@@ -5,9 +5,7 @@ use crate::api::{Api, id};
 #[tokio::test]
 async fn a_key_is_needed_and_checked() {
     let api = Api::with(|options| options.secret_keys = vec!["sk_test_right".to_owned()]).await;
-    let none = api
-        .call("GET", "/v1/customers", "", &[("authorization", "")])
-        .await;
+    let none = api.call("GET", "/v1/customers", "", &[("authorization", "")]).await;
     assert!(
         none.error(401)["message"]
             .as_str()
@@ -39,17 +37,9 @@ async fn a_key_is_needed_and_checked() {
 #[tokio::test]
 async fn each_answer_has_its_headers() {
     let api = Api::start().await;
-    let headers = [
-        ("stripe-version", "2025-03-31.basil"),
-        ("idempotency-key", "k1"),
-    ];
+    let headers = [("stripe-version", "2025-03-31.basil"), ("idempotency-key", "k1")];
     let answer = api.call("POST", "/v1/customers", "name=A", &headers).await;
-    assert!(
-        answer
-            .header("request-id")
-            .expect("an id")
-            .starts_with("req_")
-    );
+    assert!(answer.header("request-id").expect("an id").starts_with("req_"));
     assert_eq!(answer.header("stripe-version"), Some("2025-03-31.basil"));
     assert_eq!(answer.header("idempotency-key"), Some("k1"));
     assert_eq!(answer.header("idempotent-replayed"), None);
@@ -108,19 +98,10 @@ async fn lists_go_newest_first_in_pages() {
     let api = Api::start().await;
     let mut ids = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
-        ids.push(id(&api
-            .post("/v1/customers", &format!("name={name}"))
-            .await
-            .ok()));
+        ids.push(id(&api.post("/v1/customers", &format!("name={name}")).await.ok()));
     }
-    let of = |page: &serde_json::Value| -> Vec<String> {
-        page["data"]
-            .as_array()
-            .expect("data")
-            .iter()
-            .map(id)
-            .collect()
-    };
+    let of =
+        |page: &serde_json::Value| -> Vec<String> { page["data"].as_array().expect("data").iter().map(id).collect() };
     let first = api.get("/v1/customers?limit=2").await.ok();
     assert_eq!(of(&first), [ids[4].clone(), ids[3].clone()]);
     assert_eq!(
@@ -131,10 +112,7 @@ async fn lists_go_newest_first_in_pages() {
         .get(&format!("/v1/customers?limit=3&starting_after={}", ids[3]))
         .await
         .ok();
-    assert_eq!(
-        of(&second),
-        [ids[2].clone(), ids[1].clone(), ids[0].clone()]
-    );
+    assert_eq!(of(&second), [ids[2].clone(), ids[1].clone(), ids[0].clone()]);
     assert_eq!(second["has_more"], false);
     let back = api
         .get(&format!("/v1/customers?limit=2&ending_before={}", ids[1]))
@@ -142,10 +120,7 @@ async fn lists_go_newest_first_in_pages() {
         .ok();
     assert_eq!(of(&back), [ids[3].clone(), ids[2].clone()]);
     assert_eq!(back["has_more"], true);
-    assert_eq!(
-        api.get("/v1/customers?limit=101").await.error(400)["param"],
-        "limit"
-    );
+    assert_eq!(api.get("/v1/customers?limit=101").await.error(400)["param"], "limit");
 }
 
 #[tokio::test]
@@ -156,23 +131,16 @@ async fn ids_expand_into_objects() {
     let subscription = api
         .post(
             "/v1/subscriptions",
-            &format!("customer={customer}&items[0][price]={price}&expand[]=latest_invoice&expand[]=items.data.price.product"),
+            &format!(
+                "customer={customer}&items[0][price]={price}&expand[]=latest_invoice&expand[]=items.data.price.product"
+            ),
         )
         .await
         .ok();
     assert_eq!(subscription["latest_invoice"]["status"], "paid");
-    assert_eq!(
-        subscription["items"]["data"][0]["price"]["product"]["name"],
-        "API"
-    );
-    let error = api
-        .get("/v1/customers?expand[]=data.secrets")
-        .await
-        .error(400);
-    assert_eq!(
-        error["message"],
-        "This property cannot be expanded (secrets)."
-    );
+    assert_eq!(subscription["items"]["data"][0]["price"]["product"]["name"], "API");
+    let error = api.get("/v1/customers?expand[]=data.secrets").await.error(400);
+    assert_eq!(error["message"], "This property cannot be expanded (secrets).");
 }
 
 #[tokio::test]
@@ -193,19 +161,14 @@ async fn a_deleted_customer_is_a_tombstone() {
             .error(404)["code"],
         "resource_missing"
     );
-    assert_eq!(
-        api.get("/v1/customers").await.ok()["data"],
-        serde_json::json!([])
-    );
+    assert_eq!(api.get("/v1/customers").await.ok()["data"], serde_json::json!([]));
 }
 
 #[tokio::test]
 async fn each_change_is_an_event() {
     let api = Api::start().await;
     let customer = api.customer().await;
-    api.post(&format!("/v1/customers/{customer}"), "name=Better")
-        .await
-        .ok();
+    api.post(&format!("/v1/customers/{customer}"), "name=Better").await.ok();
     let events = api.get("/v1/events?type=customer.*").await.ok();
     assert_eq!(events["data"][0]["type"], "customer.updated");
     assert_eq!(
@@ -214,10 +177,7 @@ async fn each_change_is_an_event() {
     );
     assert_eq!(events["data"][0]["data"]["object"]["name"], "Better");
     assert!(events["data"][0]["request"]["id"].is_string());
-    let event = api
-        .get(&format!("/v1/events/{}", id(&events["data"][1])))
-        .await
-        .ok();
+    let event = api.get(&format!("/v1/events/{}", id(&events["data"][1]))).await.ok();
     assert_eq!(event["type"], "customer.created");
 
     let page = api.standin.events_after(0);
