@@ -95,8 +95,8 @@ pub fn table_calls(system: &System) -> u64 {
     reads + writes(system)
 }
 
-/// The counter's, the ledger's and Stripe's units of a customer's first period.
-pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
+/// The counter's units of a customer's first period.
+pub async fn counted(system: &System, sold: &Sold) -> u64 {
     let period = sold.customer.cycle.current;
     let item = system
         .control
@@ -104,7 +104,12 @@ pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
         .read(&format!("{}#0", sold.customer.id))
         .await
         .expect("the counter is readable");
-    let counted = item.map_or(0, |item| item.units_of(&format!("q{}.{DEFAULT_METER}", period.start)));
+    item.map_or(0, |item| item.units_of(&format!("q{}.{DEFAULT_METER}", period.start)))
+}
+
+/// The counter's, the ledger's and Stripe's units of a customer's first period.
+pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
+    let period = sold.customer.cycle.current;
     let (rows, _) = system.control.ledger.scan().await.expect("the ledger is readable");
     let of = |row: &&farebox_core::ledger::Row| row.key.customer == sold.customer.id && period.contains(row.key.bucket);
     let ledger = rows.iter().filter(of).map(|row| row.units).sum();
@@ -123,5 +128,5 @@ pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
     let in_stripe = stripe
         .event_summary(&meter.id, customer, period.start as i64, end as i64)
         .await;
-    (counted, ledger, in_stripe.expect("stripe answers"))
+    (counted(system, sold).await, ledger, in_stripe.expect("stripe answers"))
 }

@@ -1,10 +1,11 @@
 //! Who gets in, over the real wire to the embedded DynamoDB.
 
+use farebox_aws::control::NewKey;
 use farebox_core::{
     key::{ApiKey, Mode},
     time::Timestamp,
 };
-use farebox_tests::{Answer, START_S, call, environment, event, sell, system, table_calls, units, writes};
+use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, writes};
 
 const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
 const BLOCKED: &str = "tiers: {t: {price: 0, included_calls: 70/month, rate_limit: unlimited, endpoints: [/v1/*]}}";
@@ -32,7 +33,7 @@ async fn storm(tiers: &str) -> (u64, u64) {
     for client in clients {
         admitted += client.await.expect("no client panics");
     }
-    (admitted, units(&system, &sold).await.0)
+    (admitted, counted(&system, &sold).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +131,17 @@ async fn a_revoked_key_is_refused_from_the_next_request_and_a_sibling_keeps_work
     let now = system.clock().now();
     let sibling = system
         .control
-        .issue_key(&sold.customer.id, "fb", Mode::Live, "second", Vec::new(), None, now)
+        .issue_key(
+            &sold.customer.id,
+            NewKey {
+                brand: "fb".to_owned(),
+                mode: Mode::Live,
+                name: "second".to_owned(),
+                scopes: Vec::new(),
+                expires: None,
+            },
+            now,
+        )
         .await
         .expect("a second key");
     for n in 0..2 {

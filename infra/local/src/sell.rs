@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use farebox_aws::control::{Control, NewCustomer};
+use farebox_aws::control::{Control, NewCustomer, NewKey};
 use farebox_core::{
     account::Customer,
     id::CustomerId,
@@ -84,9 +84,14 @@ pub async fn sell(
             control.add_customer(new, now).await?
         }
     };
-    let issued = control
-        .issue_key(id, BRAND, Mode::Test, "first key", Vec::new(), None, now)
-        .await?;
+    let new = NewKey {
+        brand: BRAND.to_owned(),
+        mode: Mode::Test,
+        name: "first key".to_owned(),
+        scopes: Vec::new(),
+        expires: None,
+    };
+    let issued = control.issue_key(id, new, now).await?;
     Ok(Sold {
         customer,
         key: issued.key.reveal().to_owned(),

@@ -51,6 +51,21 @@ pub struct NewCustomer {
     pub stripe_subscription: Option<String>,
 }
 
+/// What a new key is made of.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// The brand in front of it: `[a-z][a-z0-9]{0,15}`.
+    pub brand: String,
+    /// Live or test.
+    pub mode: Mode,
+    /// What its owner calls it.
+    pub name: String,
+    /// The routes it opens; empty is all of the tier's.
+    pub scopes: Vec<Pattern>,
+    /// From when on it is refused.
+    pub expires: Option<Timestamp>,
+}
+
 /// A key just issued: the one moment in which it can be shown.
 pub struct IssuedKey {
     /// The key.
@@ -166,29 +181,20 @@ impl Control {
     ///
     /// # Errors
     /// [`Error`] if it can't be stored.
-    pub async fn issue_key(
-        &self,
-        customer: &CustomerId,
-        brand: &str,
-        mode: Mode,
-        name: &str,
-        scopes: Vec<Pattern>,
-        expires: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<IssuedKey, Error> {
+    pub async fn issue_key(&self, customer: &CustomerId, new: NewKey, now: Timestamp) -> Result<IssuedKey, Error> {
         if self.accounts.customer(customer).await?.is_none() {
             return Err(Error::Refused(format!("there is no customer {customer}")));
         }
-        let key = ApiKey::new(brand, mode, random::bytes()?).map_err(|e| Error::Refused(e.to_string()))?;
+        let key = ApiKey::new(&new.brand, new.mode, random::bytes()?).map_err(|e| Error::Refused(e.to_string()))?;
         let record = KeyRecord {
             customer: customer.clone(),
-            name: name.to_owned(),
+            name: new.name,
             prefix: key.display_prefix().to_owned(),
             last_four: key.last_four().to_owned(),
-            mode,
-            scopes,
+            mode: new.mode,
+            scopes: new.scopes,
             created: now,
-            expires,
+            expires: new.expires,
             revoked: None,
         };
         self.accounts.put_key(key.hash(), &record).await?;
@@ -222,9 +228,14 @@ impl Control {
         if old.revoked.is_some() {
             return Err(Error::Refused("the key is revoked; issue a new one instead".to_owned()));
         }
-        let new = self
-            .issue_key(&old.customer, brand, old.mode, &old.name, old.scopes, old.expires, now)
-            .await?;
+        let new = NewKey {
+            brand: brand.to_owned(),
+            mode: old.mode,
+            name: old.name,
+            scopes: old.scopes,
+            expires: old.expires,
+        };
+        let new = self.issue_key(&old.customer, new, now).await?;
         let end = now.plus_ms(grace_s.saturating_mul(1_000));
         self.change_key(hash, now, |key| {
             key.expires = Some(key.expires.map_or(end, |expires| expires.min(end)))
