@@ -9,8 +9,10 @@ use clap::{Parser, Subcommand};
 
 /// Turns an API on Amazon API Gateway into a paid product.
 #[derive(Parser)]
-#[command(name = "farebox", version, about)]
+#[command(name = "farebox", version, about, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(flatten)]
+    dev: Dev,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -52,10 +54,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let outcome = match Arguments::parse().command {
-        Some(Command::Demo { json }) => runtime.block_on(demo::run(json)),
-        Some(Command::Dev(dev)) => runtime.block_on(dev::run(dev.port, dev.data, dev.tiers)),
-        None => runtime.block_on(dev::run(8787, None, None)),
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command.unwrap_or(Command::Dev(arguments.dev)) {
+        Command::Demo { json } => runtime.block_on(demo::run(json)),
+        Command::Dev(dev) => runtime.block_on(dev::run(dev.port, dev.data, dev.tiers)),
     };
     match outcome {
         Ok(code) => code,
