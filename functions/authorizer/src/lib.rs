@@ -536,7 +536,7 @@ impl Authorizer {
         }
     }
 
-    /// Opens the connections to DynamoDB and SQS, at once and ignoring what goes wrong: the first request then finds them.
+    /// Opens the connection to DynamoDB, ignoring what goes wrong: the first request then finds it.
     pub async fn warm_up(&self) {
         let _ = self.deps.accounts.newest_catalog().await;
     }
