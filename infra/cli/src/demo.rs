@@ -47,13 +47,7 @@ fn print(report: &DemoReport) {
     for customer in &report.customers {
         table.add_row(row(customer, &codes));
     }
-    table.add_row(row(
-        &CustomerResult {
-            customer: "total".to_owned(),
-            ..report.totals.clone()
-        },
-        &codes,
-    ));
+    table.add_row(row(&report.totals, &codes));
     for i in 2..table.column_count() {
         if let Some(column) = table.column_mut(i) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -44,10 +44,8 @@ pub struct Progress {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CustomerResult {
     /// The customer, or `total`.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub customer: String,
-    /// Its tier.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// Its tier, or `all`.
     pub tier: String,
     /// Requests that it sent.
     pub requests: u64,
@@ -171,7 +169,12 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
         customers.push(audit(&system, seller, &rows).await?);
     }
     customers.sort_by(|a, b| a.customer.cmp(&b.customer));
-    let totals = customers.iter().fold(CustomerResult::default(), sum);
+    let all = CustomerResult {
+        customer: "total".to_owned(),
+        tier: "all".to_owned(),
+        ..CustomerResult::default()
+    };
+    let totals = customers.iter().fold(all, sum);
     server.abort();
     let metrics = |read: fn(&farebox_authorizer::Metrics) -> u64| -> u64 {
         system
