@@ -55,6 +55,8 @@ pub(crate) struct Cache {
     unknown: HashMap<KeyHash, Timestamp>,
     unknown_order: VecDeque<KeyHash>,
     catalogs: HashMap<u64, Arc<Catalog>>,
+    /// Moves on with every reading of a customer.
+    readings: u64,
 }
 
 impl Cache {
@@ -80,12 +82,18 @@ impl Cache {
         Some((entry.keys.get(&hash)?.clone(), entry.account.clone()?))
     }
 
+    /// How many readings of customers there were: a key read while this moved may be older than the account beside it.
+    pub(crate) fn readings(&self) -> u64 {
+        self.readings
+    }
+
     pub(crate) fn account(&self, customer: &CustomerId) -> Option<Account> {
         self.customers.get(customer)?.account.clone()
     }
 
     /// A new reading of a customer: every key is read again, every denial forgotten. Beliefs stay, they are of the counters.
     pub(crate) fn remember_account(&mut self, account: Account) {
+        self.readings += 1;
         if self.customers.len() >= ENTRIES_MAX && !self.customers.contains_key(&account.customer.id) {
             self.owners.clear();
             self.customers.clear();

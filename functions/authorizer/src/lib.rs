@@ -196,16 +196,23 @@ impl Authorizer {
             return Ok(None);
         }
         loop {
+            let readings = self.cache().readings();
             self.metrics.reads.fetch_add(1, Relaxed);
             let Some(key) = self.deps.accounts.key(hash).await? else {
                 self.cache().remember_unknown(hash, now);
                 return Ok(None);
             };
-            let remembered = self.cache().account(&key.customer);
-            if let Some(account) = remembered {
-                let key = Arc::new(key);
-                self.cache().remember_key(hash, key.clone());
-                return Ok(Some((key, account)));
+            // Under one lock: nobody reads the account anew between the comparison and the memory.
+            {
+                let mut cache = self.cache();
+                if let Some(account) = cache.account(&key.customer) {
+                    if cache.readings() != readings {
+                        continue;
+                    }
+                    let key = Arc::new(key);
+                    cache.remember_key(hash, key.clone());
+                    return Ok(Some((key, account)));
+                }
             }
             let Some(account) = self.read_account(&key, now).await? else {
                 return Ok(None);
