@@ -171,7 +171,7 @@ pub(crate) fn is_busy(status: StatusCode) -> bool {
 }
 
 /// What serde_json found, without the value that it found: that is a piece of the body.
-fn place(error: &serde_json::Error) -> String {
+pub(crate) fn place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     if text.starts_with("missing field") {
         return text;

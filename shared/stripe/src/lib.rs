@@ -12,6 +12,7 @@ mod meter;
 mod price;
 mod reference;
 mod subscription;
+mod webhook;
 
 pub use catalog::Product;
 pub use client::Client;
@@ -22,3 +23,7 @@ pub use invoice::{Invoice, InvoiceLine};
 pub use meter::{Meter, MeterEvent};
 pub use price::{Interval, Price, PriceStep, Recurring, TiersMode, UsagePriceSpec};
 pub use subscription::{Subscription, SubscriptionItem};
+pub use webhook::{
+    Event, EventError, EventForm, MeterError, MeterErrorReport, MeterErrorSample, SIGNATURE_TOLERANCE_S,
+    SignatureError, SigningSecret, sign, verify,
+};

@@ -1,0 +1,4 @@
+//! What Stripe sends to us: signatures and events.
+
+mod events;
+mod signatures;
