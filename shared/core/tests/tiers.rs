@@ -2,7 +2,8 @@
 
 use farebox_core::money::{Currency, Money};
 use farebox_core::tiers::{
-    Access, AtQuota, BasePrice, Catalog, Custom, Interval, Limit, Overrides, TermsError, UsagePrice,
+    Access, AtQuota, BasePrice, Catalog, Custom, Interval, Limit, Overrides, PastDue, PastDuePolicy, TermsError,
+    UsagePrice,
 };
 
 const EXAMPLE: &str = include_str!("fixtures/tiers.yaml");
@@ -168,6 +169,14 @@ fn every_field_is_read() {
         })
     );
     assert_eq!((team.trial_days, team.shards, team.warn_percent), (14, 2, 75));
+    assert_eq!(team.alert_percents, [50, 90, 1000]);
+    assert_eq!(start.alert_percents, [80, 100, 120]);
+    assert_eq!(
+        (start.past_due.grace_s, start.past_due.policy),
+        (0, PastDuePolicy::Block)
+    );
+    assert_eq!(team.past_due.to_string(), "throttle(20/h) after 14d");
+    assert_eq!(big.past_due.to_string(), "throttle(10/min) after 7d");
     assert!(matches!(team.overage["tokens"], UsagePrice::Volume(_)));
     let UsagePrice::Graduated(steps) = &team.overage["api_calls"] else {
         panic!()
@@ -344,6 +353,14 @@ fn good_values() {
         "shards: 30",
         "warn_at: 80",
         "warn_at: 1 %",
+        "alerts_at: 100%",
+        "alerts_at: []",
+        "alerts_at: [1, 2, 3, 4, 5, 6, 7, 1000]",
+        "past_due: keep",
+        "past_due: block",
+        "past_due: keep after 60d",
+        "past_due: throttle ( 5/min )  after  3 d",
+        "past_due: throttle(48000/min) after 0d",
         "sla: 99.9",
         "support: 24",
         "endpoints: /v1/*",
@@ -590,6 +607,58 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
             "warn_at: 101",
             r#"warn_at: "101" is not a percentage: write a whole number from 1% to 100%"#,
         ),
+        (
+            "alerts_at: [80, 0]",
+            r#"alerts_at: "0" is not a percentage to alert at: write a whole number from 1% to 1000%"#,
+        ),
+        (
+            "alerts_at: 1001%",
+            r#"alerts_at: "1001%" is not a percentage to alert at: write a whole number from 1% to 1000%"#,
+        ),
+        (
+            "alerts_at: often",
+            r#"alerts_at: "often" is not a percentage to alert at: write a whole number from 1% to 1000%"#,
+        ),
+        (
+            "alerts_at: [100, 80, 100%]",
+            r#"alerts_at: "100%" names the same percentage twice: leave one out"#,
+        ),
+        (
+            "alerts_at: [1, 2, 3, 4, 5, 6, 7, 8, 9]",
+            "alerts_at has 9 percentages: at most 8",
+        ),
+        (
+            "alerts_at: {a: 1}",
+            "alerts_at is a mapping: write a percentage like 80%, or a list of them",
+        ),
+        (
+            "past_due: cancel",
+            r#"past_due: "cancel" is not a policy: write keep, throttle(5/min) or block, and maybe the grace, as in block after 7d"#,
+        ),
+        (
+            "past_due: after 7d",
+            r#"past_due: "after 7d" is not a policy: write keep, throttle(5/min) or block, and maybe the grace, as in block after 7d"#,
+        ),
+        (
+            "past_due: throttle(5) after 7d",
+            r#"past_due: "throttle(5) after 7d" is not a throttle: write it with a slower limit, like throttle(5/min)"#,
+        ),
+        (
+            "past_due: throttle(48001/min)",
+            r#"past_due: "throttle(48001/min)" is more than 48000 a minute for each counter item: the tier needs shards: 2"#,
+        ),
+        (
+            "past_due: block after 61d",
+            r#"past_due: "block after 61d" has a grace that is not 0 to 60 days: write it like after 7d"#,
+        ),
+        (
+            "past_due: block after 2w",
+            r#"past_due: "block after 2w" has a grace that is not 0 to 60 days: write it like after 7d"#,
+        ),
+        (
+            "past_due: [keep]",
+            "past_due is a list: write keep, throttle(5/min) or block",
+        ),
         ("support: []", "support is a list: write a short text"),
         ("endpoints: []", "endpoints is empty: name at least one route"),
         (
@@ -632,7 +701,7 @@ fn bad_values_are_told_with_their_line_and_what_to_write() {
         ("included: 5", "included is not a field: did you mean included_calls?"),
         (
             "color: red",
-            "color is not a field: there are price, included_calls, rate_limit, endpoints, support, overage, sla, at_quota, spend_cap, trial_days, shards, weights, warn_at, groups",
+            "color is not a field: there are price, included_calls, rate_limit, endpoints, support, overage, sla, at_quota, spend_cap, trial_days, shards, weights, warn_at, alerts_at, past_due, groups",
         ),
         (
             "groups: {g: {endpoints: [/v1/s]}}",
@@ -1067,11 +1136,92 @@ fn overrides_keep_the_rules_of_the_file() {
             r#"{"price":{"amount":5,"interval":"year"}}"#,
             "tier pro with its overrides: price is per year, but the tier's quota is per month: agree on included too",
         ),
+        (
+            r#"{"alert_percents":[100,1001,100]}"#,
+            "tier pro with its overrides: alerts_at names the same percentage twice: leave one out; \
+             alerts_at has a percentage that is not 1 to 1000",
+        ),
+        (
+            r#"{"past_due":{"grace_s":5184001,"policy":{"throttle":{"units":0,"window_ms":1000}}}}"#,
+            "tier pro with its overrides: past_due admits nothing: a rate limit is at least 1; \
+             past_due has a grace of more than 60 days",
+        ),
     ] {
         let overrides: Overrides = serde_json::from_str(overrides).unwrap();
         assert_eq!(catalog.terms("pro", &overrides).unwrap_err().to_string(), problem);
     }
     assert!(serde_json::from_str::<Overrides>(r#"{"limit":[]}"#).is_err());
+}
+
+#[test]
+fn terms_hold_what_a_customer_agreed_on() {
+    let catalog = load(FULL);
+    let terms = catalog.terms("team", &Overrides::default()).unwrap();
+    assert_eq!((terms.currency, terms.trial_days), (Currency::USD, 14));
+    assert_eq!(terms.spend_cap["api_calls"], Money(10_000));
+    assert_eq!((terms.support, terms.sla.as_deref()), (None, Some("99.9%")));
+    assert_eq!(terms.alert_percents, [50, 90, 1000]);
+    let overrides = Overrides {
+        alert_percents: Some(vec![100, 50]),
+        past_due: Some("keep".parse().unwrap()),
+        ..Overrides::default()
+    };
+    let terms = catalog.terms("team", &overrides).unwrap();
+    assert_eq!(terms.alert_percents, [50, 100]);
+    assert_eq!(terms.past_due.policy, PastDuePolicy::Keep);
+}
+
+#[test]
+fn a_catalog_stored_before_a_field_was_there_gets_its_default() {
+    let catalog = load(EXAMPLE);
+    let mut stored = serde_json::to_value(&catalog).unwrap();
+    for tier in stored["tiers"].as_array_mut().unwrap() {
+        let tier = tier.as_object_mut().unwrap();
+        assert!(tier.remove("alert_percents").is_some());
+        assert!(tier.remove("past_due").is_some());
+    }
+    assert_eq!(serde_json::from_value::<Catalog>(stored).unwrap(), catalog);
+}
+
+#[test]
+fn nothing_changes_before_the_grace_is_over() {
+    let past_due: PastDue = "block after 7d".parse().unwrap();
+    let since = 1_000_000;
+    let end = since + 7 * 86_400;
+    for (now, policy) in [
+        (0, PastDuePolicy::Keep),
+        (since, PastDuePolicy::Keep),
+        (end - 1, PastDuePolicy::Keep),
+        (end, PastDuePolicy::Block),
+        (u64::MAX, PastDuePolicy::Block),
+    ] {
+        assert_eq!(past_due.at(since, now), policy, "{now}");
+    }
+    let at_once: PastDue = "block after 0d".parse().unwrap();
+    assert_eq!(at_once.at(since, since), PastDuePolicy::Block);
+}
+
+#[test]
+fn past_due_is_shown_as_it_is_written() {
+    for text in ["keep", "block after 0d", "throttle(5/min) after 60d"] {
+        assert_eq!(text.parse::<PastDue>().unwrap().to_string(), text);
+    }
+    assert_eq!("block".parse::<PastDue>().unwrap().to_string(), "block after 7d");
+    assert_eq!("throttle(10/min)".parse(), Ok(PastDue::default()));
+}
+
+/// What holds by default must fit every tier that is valid without it: one of many shards, one of heavy requests.
+#[test]
+fn the_default_throttle_leaves_every_shard_a_unit() {
+    let catalog = load(&with("shards", "shards: 30"));
+    let terms = catalog.terms("pro", &Overrides::default()).unwrap();
+    assert_eq!(terms.past_due.to_string(), "throttle(30/min) after 7d");
+    load(&with("weights", "weights: {/v1/a: 100}"));
+    let own = "shards: 30\n    past_due: throttle(5/min)";
+    assert_eq!(
+        errors(&with("shards", own)),
+        "tiers.yaml:8: tiers.pro.past_due: \"throttle(5/min)\" cannot be split over 30 shards: each needs at least 1"
+    );
 }
 
 #[test]

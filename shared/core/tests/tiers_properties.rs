@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use farebox_core::money::{Money, UnitAmount};
 use farebox_core::tiers::{
-    Access, AtQuota, BasePrice, Catalog, Custom, Group, Interval, Limit, Overrides, Pattern, Step, UsagePrice,
+    Access, AtQuota, BasePrice, Catalog, Custom, Group, Interval, Limit, Overrides, PastDue, PastDuePolicy, Pattern,
+    Step, UsagePrice,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -408,6 +409,15 @@ fn base_price() -> impl Strategy<Value = BasePrice> {
     })
 }
 
+fn past_due() -> impl Strategy<Value = PastDue> {
+    let policy = prop_oneof![
+        Just(PastDuePolicy::Keep),
+        Just(PastDuePolicy::Block),
+        limit().prop_map(PastDuePolicy::Throttle)
+    ];
+    (any::<u64>(), policy).prop_map(|(grace_s, policy)| PastDue { grace_s, policy })
+}
+
 fn overrides() -> impl Strategy<Value = Overrides> {
     (
         prop::option::of(base_price()),
@@ -416,15 +426,21 @@ fn overrides() -> impl Strategy<Value = Overrides> {
         prop::option::of(by_meter(price())),
         prop::option::of(at_quota()),
         prop::option::of(by_meter(any::<u64>().prop_map(Money))),
+        prop::option::of(prop::collection::vec(any::<u16>(), 0..10)),
+        prop::option::of(past_due()),
     )
-        .prop_map(|(price, included, limits, overage, at_quota, spend_cap)| Overrides {
-            price,
-            included,
-            limits,
-            overage,
-            at_quota,
-            spend_cap,
-        })
+        .prop_map(
+            |(price, included, limits, overage, at_quota, spend_cap, alert_percents, past_due)| Overrides {
+                price,
+                included,
+                limits,
+                overage,
+                at_quota,
+                spend_cap,
+                alert_percents,
+                past_due,
+            },
+        )
 }
 
 #[derive(Clone, Debug)]

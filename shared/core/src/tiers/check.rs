@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::past_due::GRACE_S_MAX;
 use super::pattern::{Decoded, Method, Pattern, Route};
-use super::value::COUNT_MAX;
-use super::{Access, AtQuota, Catalog, Custom, DEFAULT_METER, Limit, Step, Tier, UsagePrice};
+use super::value::{ALERT_PERCENT_MAX, COUNT_MAX};
+use super::{Access, AtQuota, Catalog, Custom, DEFAULT_METER, Limit, PastDuePolicy, Step, Tier, UsagePrice};
 use crate::money::MONEY_MAX;
 
 /// What one counter item carries in a minute: a DynamoDB partition takes 1,000 writes a second, with a fifth to spare.
@@ -16,6 +17,8 @@ pub(super) const LIMITS_MAX: usize = 4;
 pub(super) const GROUPS_MAX: usize = 4;
 pub(super) const GROUP_LIMITS_MAX: usize = 2;
 pub(super) const METERS_MAX: usize = 4;
+/// More mails in one billing period are not read.
+const ALERTS_MAX: usize = 8;
 /// Stripe takes more, but nobody reads a longer price list.
 const STEPS_MAX: usize = 20;
 
@@ -60,6 +63,7 @@ pub(super) fn check(catalog: &Catalog, index: usize, tier: &Tier, unsure: &BTree
     check.limits();
     check.prices();
     check.policy();
+    check.alerts();
     if check.sure(&[Unsure::Routes]) {
         check.meters_used();
         check.weights();
@@ -133,7 +137,14 @@ impl<'a> Check<'a> {
                 GROUP_LIMITS_MAX,
             );
         }
-        for (field, limit) in self.all_limits() {
+        let mut limits = self.all_limits();
+        // Its limit may be below a request's weight, which then waits for the payment.
+        if let PastDuePolicy::Throttle(limit) = tier.past_due.policy
+            && !tier.past_due.is_default_policy()
+        {
+            limits.push(("past_due".to_owned(), limit));
+        }
+        for (field, limit) in limits {
             if let Some(problem) = limit.problem() {
                 self.report(field, problem);
             } else if self.sure(&[Unsure::Shards]) {
@@ -259,6 +270,27 @@ impl<'a> Check<'a> {
                 self.report("at_quota", problem);
                 return;
             }
+        }
+    }
+
+    fn alerts(&mut self) {
+        let percents = &self.tier.alert_percents;
+        if percents.len() > ALERTS_MAX {
+            self.report(
+                "alerts_at",
+                format!("has {} percentages: at most {ALERTS_MAX}", percents.len()),
+            );
+        }
+        for (index, percent) in percents.iter().enumerate() {
+            let field = format!("alerts_at#{index}");
+            if !(1..=ALERT_PERCENT_MAX).contains(percent) {
+                self.report(field, format!("has a percentage that is not 1 to {ALERT_PERCENT_MAX}"));
+            } else if percents.iter().take(index).any(|earlier| earlier == percent) {
+                self.report(field, "names the same percentage twice: leave one out");
+            }
+        }
+        if self.tier.past_due.grace_s > GRACE_S_MAX {
+            self.report("past_due", "has a grace of more than 60 days");
         }
     }
 

@@ -8,7 +8,9 @@ mod access;
 mod check;
 mod error;
 mod parse;
+mod past_due;
 mod pattern;
+mod plan;
 mod price;
 mod terms;
 mod value;
@@ -21,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::money::{Currency, Money, UnitAmount};
 
 pub use error::{TierError, TierErrors};
+pub use past_due::{PastDue, PastDueError, PastDuePolicy};
 pub use pattern::{Pattern, PatternError};
+pub use plan::{MeteredPrice, PlanId, PlanIdError, PriceMode};
 pub use price::Overflow;
 pub use terms::TermsError;
 pub use value::LimitError;
@@ -69,12 +73,23 @@ pub struct Tier {
     pub weights: Vec<(Pattern, u64)>,
     /// From which percentage of a limit or quota a caller is warned.
     pub warn_percent: u8,
+    /// At which percentages of the included units, and of a spend cap, the customer is alerted: ascending.
+    #[serde(default = "alert_percents")]
+    pub alert_percents: Vec<u16>,
+    /// What happens once an invoice stays unpaid.
+    #[serde(default)]
+    pub past_due: PastDue,
     /// Endpoint groups with limits and quotas of their own, held in addition to the tier's.
     pub groups: Vec<Group>,
     /// Support level, shown to customers.
     pub support: Option<String>,
     /// Promised availability as written (`99.9%`), shown to customers.
     pub sla: Option<String>,
+}
+
+/// The default of [`Tier::alert_percents`].
+fn alert_percents() -> Vec<u16> {
+    vec![80, 100, 120]
 }
 
 /// A value of the file, or `custom`: agreed with each customer.
@@ -182,6 +197,10 @@ pub struct Overrides {
     pub at_quota: Option<AtQuota>,
     /// Spend caps by meter.
     pub spend_cap: Option<BTreeMap<String, Money>>,
+    /// At which percentages of the included units, and of a spend cap, the customer is alerted.
+    pub alert_percents: Option<Vec<u16>>,
+    /// What happens once an invoice stays unpaid.
+    pub past_due: Option<PastDue>,
 }
 
 /// What holds for one customer: a tier with nothing left `custom`.
@@ -189,6 +208,8 @@ pub struct Overrides {
 pub struct Terms {
     /// The tier's name.
     pub tier: String,
+    /// The currency of every amount.
+    pub currency: Currency,
     /// The base price.
     pub price: BasePrice,
     /// Included units by meter; `None` is unlimited.
@@ -199,14 +220,26 @@ pub struct Terms {
     pub overage: BTreeMap<String, UsagePrice>,
     /// The policy at the quota.
     pub at_quota: AtQuota,
+    /// The most that usage may cost in one billing period, base price not counted, by meter.
+    pub spend_cap: BTreeMap<String, Money>,
     /// The most units that a spend cap leaves room for, by meter: [`UsagePrice::units_within`] of the cap.
     pub cap_units: BTreeMap<String, u64>,
     /// Over how many counter items admissions are spread.
     pub shards: u32,
     /// From which percentage on a caller is warned.
     pub warn_percent: u8,
+    /// At which percentages of the included units, and of a spend cap, the customer is alerted: ascending.
+    pub alert_percents: Vec<u16>,
+    /// What happens once an invoice stays unpaid. The default's throttle is raised to one unit for each counter item.
+    pub past_due: PastDue,
     /// Endpoint groups.
     pub groups: Vec<Group>,
+    /// Days of trial before the first charge.
+    pub trial_days: u32,
+    /// Support level, shown to customers.
+    pub support: Option<String>,
+    /// Promised availability as written (`99.9%`), shown to customers.
+    pub sla: Option<String>,
 }
 
 /// Whether a route is open to a tier, and how it counts.

@@ -9,7 +9,7 @@ use super::value;
 use super::yaml::{self, Entry, Kind, Node, Place};
 use super::{
     AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Interval, Limit, Pattern, Step, Tier, TierError,
-    TierErrors, UsagePrice,
+    TierErrors, UsagePrice, alert_percents,
 };
 use crate::money::{Currency, Money};
 
@@ -39,6 +39,8 @@ const TIER_FIELDS: &[&str] = &[
     "shards",
     "weights",
     "warn_at",
+    "alerts_at",
+    "past_due",
     "groups",
 ];
 const GROUP_FIELDS: &[&str] = &["endpoints", "rate_limit", "included_calls", "at_quota"];
@@ -370,6 +372,12 @@ impl<'a> Reader<'a> {
         let warn = fields
             .get("warn_at")
             .and_then(|node| self.parsed(node, &at("warn_at"), "a percentage like 80%", value::percent));
+        let alerts = fields
+            .get("alerts_at")
+            .and_then(|node| self.alerts(node, &at("alerts_at"), &mut marks));
+        let past_due = fields
+            .get("past_due")
+            .and_then(|node| self.parsed(node, &at("past_due"), "keep, throttle(5/min) or block", str::parse));
         let groups = fields
             .get("groups")
             .map(|node| self.groups(node, &at("groups"), &mut periods, &mut marks));
@@ -403,6 +411,8 @@ impl<'a> Reader<'a> {
             shards: shards.unwrap_or(1),
             weights: weights.unwrap_or_default(),
             warn_percent: warn.unwrap_or(80),
+            alert_percents: alerts.unwrap_or_else(alert_percents),
+            past_due: past_due.unwrap_or_default(),
             groups: groups.unwrap_or_default(),
             support,
             sla,
@@ -790,20 +800,14 @@ impl<'a> Reader<'a> {
         } else {
             "block or throttle(5/min)"
         };
-        self.parsed(node, field, wanted, |text| {
-            let slower = text.strip_prefix("throttle").map(str::trim_start);
-            let slower = slower.and_then(|text| text.strip_prefix('(')?.strip_suffix(')'));
-            match (text, slower) {
-                ("block", _) => Ok(AtQuota::Block),
-                ("overage", _) if may_bill => Ok(AtQuota::Overage),
-                ("overage", _) => Err("is not for a group: what exceeds a group's quota is not billed".to_owned()),
-                (_, Some(limit)) => limit
-                    .trim()
-                    .parse()
-                    .map(AtQuota::Throttle)
-                    .map_err(|_| "is not a throttle: write it with a slower limit, like throttle(5/min)".to_owned()),
-                _ => Err(format!("is not a policy: write {wanted}")),
-            }
+        self.parsed(node, field, wanted, |text| match (text, value::throttle(text)) {
+            ("block", _) => Ok(AtQuota::Block),
+            ("overage", _) if may_bill => Ok(AtQuota::Overage),
+            ("overage", _) => Err("is not for a group: what exceeds a group's quota is not billed".to_owned()),
+            (_, Some(limit)) => limit
+                .map(AtQuota::Throttle)
+                .map_err(|_| "is not a throttle: write it with a slower limit, like throttle(5/min)".to_owned()),
+            _ => Err(format!("is not a policy: write {wanted}")),
         })
     }
 
@@ -867,6 +871,28 @@ impl<'a> Reader<'a> {
                 Ok(text.to_owned())
             }
         })
+    }
+
+    /// Percentages to alert at, one or a list, in ascending order.
+    fn alerts(&mut self, node: &Node, field: &str, marks: &mut Marks) -> Option<Vec<u16>> {
+        let items = match &node.kind {
+            Kind::List(items) => items,
+            _ => std::slice::from_ref(node),
+        };
+        let wanted = "a percentage like 80%, or a list of them";
+        let mut percents = Vec::new();
+        for item in items {
+            let percent = self.parsed(item, field, wanted, value::alert_percent);
+            percents.extend(percent.map(|percent| (percent, item)));
+        }
+        if percents.len() < items.len() {
+            return None;
+        }
+        percents.sort_by_key(|(percent, _)| *percent);
+        for (index, (_, item)) in percents.iter().enumerate() {
+            mark(marks, &format!("alerts_at#{index}"), item);
+        }
+        Some(percents.into_iter().map(|(percent, _)| percent).collect())
     }
 
     fn weights(&mut self, node: &Node, field: &str, name: &str, marks: &mut Marks) -> Vec<(Pattern, u64)> {
@@ -969,6 +995,11 @@ impl<'a> Reader<'a> {
                     "",
                     "is not a meter's name: the word has a meaning in overage",
                 );
+                self.routes_unsure = true;
+            }
+            if entry.key == "base" {
+                let problem = "is not a meter's name: the tier's own price is called so in Stripe";
+                self.refuse_at(entry.place, &field, "", problem);
                 self.routes_unsure = true;
             }
             let mut marks = Marks::new();

@@ -82,6 +82,7 @@ impl Catalog {
         }
         Ok(Terms {
             tier: agreed.name.clone(),
+            currency: self.currency,
             price: *price,
             included: included.clone(),
             limits: limits.clone(),
@@ -90,7 +91,13 @@ impl Catalog {
             at_quota: agreed.at_quota,
             shards: agreed.shards,
             warn_percent: agreed.warn_percent,
-            groups: agreed.groups.clone(),
+            past_due: agreed.past_due.over(agreed.shards),
+            trial_days: agreed.trial_days,
+            alert_percents: agreed.alert_percents,
+            spend_cap: agreed.spend_cap,
+            groups: agreed.groups,
+            support: agreed.support,
+            sla: agreed.sla,
         })
     }
 }
@@ -134,6 +141,13 @@ fn agreed(tier: &Tier, overrides: &Overrides) -> Tier {
     }
     if let Some(spend_cap) = &overrides.spend_cap {
         agreed.spend_cap = spend_cap.clone();
+    }
+    if let Some(percents) = &overrides.alert_percents {
+        agreed.alert_percents = percents.clone();
+        agreed.alert_percents.sort_unstable();
+    }
+    if let Some(past_due) = overrides.past_due {
+        agreed.past_due = past_due;
     }
     agreed
 }

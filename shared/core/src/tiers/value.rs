@@ -10,6 +10,8 @@ use crate::money::{Currency, DecimalError, Money, UnitAmount, digits};
 
 /// The largest count: Stripe's meter events take at most fifteen digits.
 pub(super) const COUNT_MAX: u64 = 999_999_999_999_999;
+/// The largest percentage to alert at: ten times what is included.
+pub(super) const ALERT_PERCENT_MAX: u16 = 1_000;
 /// The shortest and longest window of a limit.
 const WINDOW_MS_MIN: u64 = 1_000;
 const WINDOW_MS_MAX: u64 = 86_400_000;
@@ -190,6 +192,21 @@ fn amount(text: &str, currency: Currency) -> Result<&str, String> {
         Err(_) => Ok(text),
         Ok(named) if named == currency => Ok(number),
         Ok(named) => Err(format!("is in {named}, but the file's currency is {currency}")),
+    }
+}
+
+/// The limit of `throttle(5/min)`; `None` for what is no throttle at all.
+pub(super) fn throttle(text: &str) -> Option<Result<Limit, LimitError>> {
+    let limit = text.strip_prefix("throttle")?.trim_start();
+    Some(limit.strip_prefix('(')?.strip_suffix(')')?.trim().parse())
+}
+
+/// `120%` or `120`.
+pub(super) fn alert_percent(text: &str) -> Result<u16, &'static str> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match digits(number).and_then(|digits| digits.parse().ok()) {
+        Some(percent @ 1..=ALERT_PERCENT_MAX) => Ok(percent),
+        _ => Err("is not a percentage to alert at: write a whole number from 1% to 1000%"),
     }
 }
 
