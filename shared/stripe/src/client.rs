@@ -78,16 +78,25 @@ impl Client {
 
     /// Creates something, at most once per idempotency key.
     pub(crate) async fn create(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Accepted, Error> {
-        self.post(request, idempotency_key).await?.accepted(self.secret())
+        self.change(request.build(), idempotency_key).await
+    }
+
+    /// Changes something, at most once per idempotency key; Stripe ignores the key of a DELETE.
+    pub(crate) async fn change(&self, request: RequestBuilder, idempotency_key: &str) -> Result<Accepted, Error> {
+        self.write(request, idempotency_key).await?.accepted(self.secret())
     }
 
     /// As [`Self::create`], for a caller that looks at the refusal itself.
     pub(crate) async fn post(&self, request: &impl StripeRequest, idempotency_key: &str) -> Result<Answer, Error> {
+        self.write(request.build(), idempotency_key).await
+    }
+
+    async fn write(&self, request: RequestBuilder, idempotency_key: &str) -> Result<Answer, Error> {
         let extras = Extras {
             idempotency_key: Some(idempotency_key),
             ..Extras::default()
         };
-        self.call(request.build(), extras).await
+        self.call(request, extras).await
     }
 
     pub(crate) fn secret(&self) -> &str {

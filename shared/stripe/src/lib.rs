@@ -22,7 +22,10 @@ pub use error::Error;
 pub use invoice::{Invoice, InvoiceLine};
 pub use meter::{Meter, MeterEvent};
 pub use price::{Interval, Price, PriceStep, Recurring, TiersMode, UsagePriceSpec};
-pub use subscription::{Subscription, SubscriptionItem};
+pub use subscription::{
+    CycleAnchor, ItemChange, MissingPaymentMethod, NewSubscription, PauseBehavior, Proration, Subscription,
+    SubscriptionItem, SubscriptionUpdate, TrialEnd,
+};
 pub use webhook::{
     Event, EventError, EventForm, MeterError, MeterErrorReport, MeterErrorSample, SIGNATURE_TOLERANCE_S,
     SignatureError, SigningSecret, sign, verify,

@@ -21,3 +21,9 @@ impl From<Reference> for String {
 pub(crate) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Reference::deserialize(deserializer).map(Into::into)
 }
+
+/// The id, if there is one.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let reference: Option<Reference> = Option::deserialize(deserializer)?;
+    Ok(reference.map(Into::into))
+}

@@ -102,6 +102,33 @@ async fn the_period_is_that_of_the_items() {
     );
     assert_eq!(subscription.billing_cycle_anchor, 1_795_000_000);
     assert_eq!(subscription.metadata["tier"], "pro");
+    assert_eq!(
+        (subscription.created, subscription.cancel_at),
+        (1_795_000_000, Some(1_797_592_000))
+    );
+    assert_eq!((subscription.trial_start, subscription.trial_end), (None, None));
+    assert_eq!(subscription.latest_invoice.as_deref(), Some("in_1"));
+    assert!(subscription.pause_collection && !subscription.livemode);
+    let prices: Vec<_> = subscription
+        .items
+        .iter()
+        .map(|item| {
+            (
+                item.lookup_key.as_deref(),
+                item.product.as_deref(),
+                item.is_metered,
+                item.created,
+            )
+        })
+        .collect();
+    assert_eq!(
+        prices,
+        [
+            (Some("pro"), Some("prod_1"), false, 1_795_000_000),
+            (None, Some("prod_1"), true, 1_795_000_000),
+        ]
+    );
+    assert_eq!(subscription.items[0].price_metadata["farebox"], "base");
     let items: Vec<_> = subscription
         .items
         .iter()
@@ -125,12 +152,13 @@ async fn the_period_is_that_of_the_items() {
 
 #[tokio::test]
 async fn items_and_lines_that_did_not_fit_are_fetched() {
-    let item =
-        |id: &str| format!(r#"{{"id":"{id}","price":{{"id":"p"}},"current_period_start":1,"current_period_end":2}}"#);
+    let item = |id: &str| {
+        format!(r#"{{"id":"{id}","price":{{"id":"p"}},"created":1,"current_period_start":1,"current_period_end":2}}"#)
+    };
     let server = Server::start([
         ok(&format!(
             r#"{{"id":"sub_1","status":"active","customer":"cus_1","billing_cycle_anchor":1,
-                "items":{{"data":[{}],"has_more":true}}}}"#,
+                "created":1,"livemode":false,"items":{{"data":[{}],"has_more":true}}}}"#,
             item("si_1")
         )),
         ok(&format!(r#"{{"data":[{}],"has_more":false}}"#, item("si_2"))),

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 
-use farebox_stripe::{API_VERSION, Interval, MeterEvent, PriceStep, TiersMode, UsagePriceSpec};
+use farebox_stripe::{
+    API_VERSION, CycleAnchor, Error, Interval, ItemChange, MeterEvent, MissingPaymentMethod, NewSubscription,
+    PauseBehavior, PriceStep, Proration, SubscriptionUpdate, TiersMode, TrialEnd, UsagePriceSpec,
+};
 
 use crate::server::{KEY, Recorded, Server, ok};
 
 const METER: &str = r#"{"id":"mtr_1","event_name":"api_calls","status":"active"}"#;
 const PRICE: &str = r#"{"id":"price_1","product":"prod_1","active":true,"currency":"usd"}"#;
 const SUBSCRIPTION: &str = r#"{"id":"sub_1","status":"active","customer":"cus_1","billing_cycle_anchor":1795000000,
-    "items":{"data":[],"has_more":false}}"#;
+    "created":1795000000,"livemode":false,"items":{"data":[],"has_more":false}}"#;
 
 pub(crate) fn event() -> MeterEvent {
     MeterEvent {
@@ -257,6 +260,204 @@ async fn a_subscription_has_no_quantity() {
             ("metadata[farebox]", "a & b"),
         ],
     );
+}
+
+#[tokio::test]
+async fn a_subscription_whose_trial_may_end_unpayable() {
+    for (unpayable, name) in [
+        (MissingPaymentMethod::Cancel, "cancel"),
+        (MissingPaymentMethod::CreateInvoice, "create_invoice"),
+        (MissingPaymentMethod::Pause, "pause"),
+    ] {
+        let server = Server::start([ok(SUBSCRIPTION)]).await;
+        let new = NewSubscription {
+            customer: "cus_1".to_owned(),
+            prices: vec!["price_1".to_owned()],
+            trial_days: Some(14),
+            trial_end_unpayable: Some(unpayable),
+            default_payment_method: Some("pm_1".to_owned()),
+            ..NewSubscription::default()
+        };
+        server.client().subscribe(&new, "k1").await.unwrap();
+        assert_post(
+            &server.request(),
+            "/v1/subscriptions",
+            &[
+                ("customer", "cus_1"),
+                ("items[0][price]", "price_1"),
+                ("trial_period_days", "14"),
+                ("trial_settings[end_behavior][missing_payment_method]", name),
+                ("default_payment_method", "pm_1"),
+            ],
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_changed_subscription() {
+    let server = Server::start([ok(SUBSCRIPTION)]).await;
+    let update = SubscriptionUpdate {
+        items: vec![
+            ItemChange::Add {
+                price: "price_new".to_owned(),
+            },
+            ItemChange::Replace {
+                item: "si_1".to_owned(),
+                price: "price_other".to_owned(),
+            },
+            ItemChange::Remove {
+                item: "si_2".to_owned(),
+                clear_usage: false,
+            },
+            ItemChange::Remove {
+                item: "si_3".to_owned(),
+                clear_usage: true,
+            },
+        ],
+        proration: Proration::AlwaysInvoice,
+        proration_date: Some(1_795_000_020),
+        cancel_at_period_end: Some(false),
+        metadata: metadata(),
+        trial_end: Some(TrialEnd::At(1_796_000_000)),
+        billing_cycle_anchor: Some(CycleAnchor::Unchanged),
+    };
+    server
+        .client()
+        .update_subscription("sub_1", &update, "k1")
+        .await
+        .unwrap();
+    assert_post(
+        &server.request(),
+        "/v1/subscriptions/sub_1",
+        &[
+            ("items[0][price]", "price_new"),
+            ("items[1][id]", "si_1"),
+            ("items[1][price]", "price_other"),
+            ("items[2][id]", "si_2"),
+            ("items[2][deleted]", "true"),
+            ("items[3][id]", "si_3"),
+            ("items[3][deleted]", "true"),
+            ("items[3][clear_usage]", "true"),
+            ("proration_behavior", "always_invoice"),
+            ("proration_date", "1795000020"),
+            ("cancel_at_period_end", "false"),
+            ("metadata[farebox]", "a & b"),
+            ("trial_end", "1796000000"),
+            ("billing_cycle_anchor[type]", "unchanged"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_changed_is_not_sent() {
+    for (proration, name) in [
+        (Proration::CreateProrations, "create_prorations"),
+        (Proration::None, "none"),
+    ] {
+        let server = Server::start([ok(SUBSCRIPTION)]).await;
+        let update = SubscriptionUpdate {
+            proration,
+            trial_end: Some(TrialEnd::Now),
+            billing_cycle_anchor: Some(CycleAnchor::Now),
+            ..SubscriptionUpdate::default()
+        };
+        let client = server.client();
+        client.update_subscription("sub_1", &update, "k1").await.unwrap();
+        assert_post(
+            &server.request(),
+            "/v1/subscriptions/sub_1",
+            &[
+                ("proration_behavior", name),
+                ("trial_end", "now"),
+                ("billing_cycle_anchor[type]", "now"),
+            ],
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_ended_a_paused_and_a_resumed_subscription() {
+    let server = Server::start((0..5).map(|_| ok(SUBSCRIPTION))).await;
+    let client = server.client();
+    client.cancel_subscription("sub_1", true, false, "k1").await.unwrap();
+    client.resume_subscription("sub_1", "k1").await.unwrap();
+    client
+        .pause_collection("sub_1", PauseBehavior::KeepAsDraft, None, "k1")
+        .await
+        .unwrap();
+    client
+        .pause_collection("sub_1", PauseBehavior::Void, Some(1_796_000_000), "k1")
+        .await
+        .unwrap();
+    client.resume_collection("sub_1", "k1").await.unwrap();
+    let requests = server.requests();
+    let cancel = &requests[0];
+    assert_eq!(
+        (cancel.method.as_str(), cancel.path.as_str()),
+        ("DELETE", "/v1/subscriptions/sub_1")
+    );
+    assert_eq!(cancel.form(), sorted(&[("invoice_now", "true"), ("prorate", "false")]));
+    assert_common(cancel);
+    assert_post(&requests[1], "/v1/subscriptions/sub_1/resume", &[]);
+    assert_post(
+        &requests[2],
+        "/v1/subscriptions/sub_1",
+        &[("pause_collection[behavior]", "keep_as_draft")],
+    );
+    assert_post(
+        &requests[3],
+        "/v1/subscriptions/sub_1",
+        &[
+            ("pause_collection[behavior]", "void"),
+            ("pause_collection[resumes_at]", "1796000000"),
+        ],
+    );
+    assert_post(&requests[4], "/v1/subscriptions/sub_1", &[("pause_collection", "")]);
+}
+
+#[tokio::test]
+async fn an_id_that_leads_elsewhere_is_not_sent() {
+    let server = Server::start([]).await;
+    let client = server.client();
+    for id in ["", "../customers", "sub_1/resume", "sub_1?x"] {
+        for error in [
+            client.subscription(id).await.unwrap_err(),
+            client
+                .update_subscription(id, &SubscriptionUpdate::default(), "k1")
+                .await
+                .unwrap_err(),
+            client.cancel_subscription(id, true, true, "k1").await.unwrap_err(),
+            client.resume_collection(id, "k1").await.unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn subscriptions_of_a_customer() {
+    let one = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","status":"canceled","customer":{{"id":"cus_1"}},"billing_cycle_anchor":1,"created":1,
+                "livemode":true,"latest_invoice":{{"id":"in_1"}},"pause_collection":null,"items":{{"data":[]}}}}"#
+        )
+    };
+    let server = Server::start([
+        ok(&format!(r#"{{"data":[{}],"has_more":true}}"#, one("sub_2"))),
+        ok(&format!(r#"{{"data":[{}],"has_more":false}}"#, one("sub_1"))),
+    ])
+    .await;
+    let subscriptions = server.client().subscriptions_of("cus_1").await.unwrap();
+    let ids: Vec<_> = subscriptions.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, ["sub_2", "sub_1"]);
+    assert_eq!(subscriptions[0].latest_invoice.as_deref(), Some("in_1"));
+    assert!(!subscriptions[0].pause_collection);
+    let requests = server.requests();
+    let query = [("customer", "cus_1"), ("status", "all"), ("limit", "100")];
+    assert_get(&requests[0], "/v1/subscriptions", &query);
+    let next = [query.as_slice(), &[("starting_after", "sub_2")]].concat();
+    assert_get(&requests[1], "/v1/subscriptions", &next);
 }
 
 #[tokio::test]
