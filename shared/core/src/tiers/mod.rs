@@ -6,6 +6,7 @@
 
 mod access;
 mod check;
+mod diff;
 mod error;
 mod parse;
 mod past_due;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::money::{Currency, Money, UnitAmount};
 
+pub use diff::{TierChange, TierChangeKind};
 pub use error::{TierError, TierErrors};
 pub use past_due::{PastDue, PastDueError, PastDuePolicy};
 pub use pattern::{Pattern, PatternError};
