@@ -603,7 +603,8 @@ proptest! {
     fn any_catalog_survives_json(
         price in base_price(), included in by_meter(any::<Option<u64>>()), limits in prop::collection::vec(limit(), 0..3),
         overage in by_meter(price()), at_quota in at_quota(), label in any::<Option<String>>(), number in any::<u32>(),
-        custom in any::<bool>(), pattern in pattern_text(), weight in any::<u64>()
+        custom in any::<bool>(), pattern in pattern_text(), weight in any::<u64>(), past_due in past_due(),
+        percents in prop::collection::vec(any::<u16>(), 0..3)
     ) {
         let mut catalog = catalog(FULL);
         let pattern: Pattern = pattern.parse().unwrap();
@@ -617,6 +618,8 @@ proptest! {
             tier.at_quota = at_quota;
             tier.support = label.clone();
             tier.trial_days = number;
+            tier.past_due = past_due;
+            tier.alert_percents = percents.clone();
             tier.endpoints.push(pattern.clone());
         }
         let json = serde_json::to_string(&catalog).unwrap();

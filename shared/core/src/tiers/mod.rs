@@ -2,7 +2,8 @@
 //!
 //! [`Catalog::from_yaml`] reads the file and reports every mistake at once; [`Catalog::access`] answers for each request
 //! whether its route is open and how it counts; [`Catalog::terms`] says what holds for one customer; [`UsagePrice`] says
-//! what the usage costs, as Stripe's invoice will. A catalog goes to the authorizer as JSON.
+//! what the usage costs, as Stripe's invoice will; [`PlanId`] names what terms cost; [`Catalog::diff`] says what a new catalog
+//! changes. A catalog goes to the authorizer as JSON.
 
 mod access;
 mod check;
