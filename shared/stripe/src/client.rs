@@ -14,6 +14,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use stripe_client_core::{CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest};
 use tokio::time::{Instant, timeout_at};
 
@@ -74,6 +76,21 @@ impl Client {
     /// Reads something: no idempotency key, since a GET changes nothing.
     pub(crate) async fn get(&self, request: RequestBuilder) -> Result<Accepted, Error> {
         self.call(request, Extras::default()).await?.accepted(self.secret())
+    }
+
+    /// Reads something that may be absent, or deleted: of some objects Stripe then keeps a stub.
+    pub(crate) async fn find<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Option<T>, Error> {
+        #[derive(Deserialize)]
+        struct Stub {
+            #[serde(default)]
+            deleted: bool,
+        }
+        match self.get(request).await {
+            Ok(accepted) if accepted.read::<Stub>()?.deleted => Ok(None),
+            Ok(accepted) => accepted.read().map(Some),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates something, at most once per idempotency key.

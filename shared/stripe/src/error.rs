@@ -99,6 +99,20 @@ impl Error {
             Self::Duplicate { .. } | Self::Rejected { .. } | Self::Invalid(_) => false,
         }
     }
+
+    /// Whether Stripe has no object with this id.
+    pub fn is_missing(&self) -> bool {
+        self.is_rejected_as("resource_missing")
+    }
+
+    /// Whether Stripe has another object with the id, or the lookup key, that this one should get.
+    pub fn already_exists(&self) -> bool {
+        self.is_rejected_as("resource_already_exists")
+    }
+
+    fn is_rejected_as(&self, expected: &str) -> bool {
+        matches!(self, Self::Rejected { code: Some(code), .. } if code == expected)
+    }
 }
 
 impl stripe_client_core::StripeClientErr for Error {

@@ -17,11 +17,11 @@ mod webhook;
 pub use catalog::Product;
 pub use client::Client;
 pub use config::{API_VERSION, Config, SecretKey};
-pub use customer::Customer;
+pub use customer::{Customer, CustomerUpdate};
 pub use error::Error;
 pub use invoice::{Invoice, InvoiceLine};
 pub use meter::{Meter, MeterEvent};
-pub use price::{Interval, Price, PriceStep, Recurring, TiersMode, UsagePriceSpec};
+pub use price::{Interval, NewPrice, Price, PriceCost, PriceStep, Recurring, TiersMode, UsagePriceSpec};
 pub use subscription::{
     CycleAnchor, ItemChange, MissingPaymentMethod, NewSubscription, PauseBehavior, Proration, Subscription,
     SubscriptionItem, SubscriptionUpdate, TrialEnd,

@@ -38,6 +38,8 @@ pub struct Meter {
     pub id: String,
     /// The name that events carry. Only one active meter of the account can have it.
     pub event_name: String,
+    /// What the owner reads.
+    pub display_name: String,
     /// `active` or `inactive`.
     pub status: String,
 }
@@ -129,16 +131,23 @@ impl Client {
     /// # Errors
     /// As every call; a meter that is absent is `None`.
     pub async fn find_meter(&self, event_name: &str) -> Result<Option<Meter>, Error> {
-        let meters: Vec<Meter> = self
-            .list(|after| {
-                let mut request = ListBillingMeter::new().status(BillingMeterStatus::Active).limit(PAGE);
-                if let Some(after) = after {
-                    request = request.starting_after(after);
-                }
-                request.build()
-            })
-            .await?;
+        let meters = self.meters().await?;
         Ok(meters.into_iter().find(|meter| meter.event_name == event_name))
+    }
+
+    /// Every active meter: <https://docs.stripe.com/api/billing/meter/list>.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn meters(&self) -> Result<Vec<Meter>, Error> {
+        self.list(|after| {
+            let mut request = ListBillingMeter::new().status(BillingMeterStatus::Active).limit(PAGE);
+            if let Some(after) = after {
+                request = request.starting_after(after);
+            }
+            request.build()
+        })
+        .await
     }
 }
 

@@ -132,6 +132,10 @@ pub struct SubscriptionUpdate {
 }
 
 /// A change of one item. A quantity is never sent: a metered price has none, a flat one counts once.
+///
+/// What a meter has counted so far in this period is billed at the old price when its item is replaced or removed; with
+/// [`Proration::None`] it is never billed:
+/// <https://docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup#update-prices-mid-cycle>.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ItemChange {
     /// Sells one more price.
@@ -139,7 +143,7 @@ pub enum ItemChange {
         /// `price_…`
         price: String,
     },
-    /// Sells another price in its place; what a meter has counted in this period is billed by the new price.
+    /// Sells another price in its place.
     Replace {
         /// `si_…`
         item: String,
@@ -163,7 +167,7 @@ pub enum Proration {
     CreateProrations,
     /// The difference is invoiced, and collected, at once.
     AlwaysInvoice,
-    /// No difference is made.
+    /// No difference is made, and usage of a metered price that goes is given away.
     None,
 }
 

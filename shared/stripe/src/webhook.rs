@@ -264,7 +264,8 @@ pub struct MeterError {
 /// One lost meter event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeterErrorSample {
-    /// What it was reported under.
+    /// What it was reported under. Stripe's reference calls it the request's idempotency key, its examples look like the event's
+    /// identifier: compare it with both.
     pub identifier: Option<String>,
     /// Stripe's sentence for the developer.
     pub message: Option<String>,

@@ -53,8 +53,8 @@ async fn a_list_that_does_not_move_on_is_refused() {
 #[tokio::test]
 async fn a_meter_is_found_on_a_later_page() {
     let server = Server::start([
-        ok(r#"{"data":[{"id":"mtr_1","event_name":"other","status":"active"}],"has_more":true}"#),
-        ok(r#"{"data":[{"id":"mtr_2","event_name":"api_calls","status":"active"}],"has_more":false}"#),
+        ok(r#"{"data":[{"id":"mtr_1","event_name":"other","display_name":"Other","status":"active"}],"has_more":true}"#),
+        ok(r#"{"data":[{"id":"mtr_2","event_name":"api_calls","display_name":"API calls","status":"active"}],"has_more":false}"#),
     ])
     .await;
     assert_eq!(

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use farebox_stripe::{
-    API_VERSION, CycleAnchor, Error, Interval, ItemChange, MeterEvent, MissingPaymentMethod, NewSubscription,
-    PauseBehavior, PriceStep, Proration, SubscriptionUpdate, TiersMode, TrialEnd, UsagePriceSpec,
+    API_VERSION, CustomerUpdate, CycleAnchor, Error, Interval, ItemChange, MeterEvent, MissingPaymentMethod, NewPrice,
+    NewSubscription, PauseBehavior, PriceCost, PriceStep, Proration, SubscriptionUpdate, TiersMode, TrialEnd,
+    UsagePriceSpec,
 };
 
-use crate::server::{KEY, Recorded, Server, ok};
+use crate::server::{KEY, Recorded, Server, ok, refusal};
 
-const METER: &str = r#"{"id":"mtr_1","event_name":"api_calls","status":"active"}"#;
+const METER: &str = r#"{"id":"mtr_1","event_name":"api_calls","display_name":"API calls","status":"active"}"#;
 const PRICE: &str = r#"{"id":"price_1","product":"prod_1","active":true,"currency":"usd"}"#;
 const SUBSCRIPTION: &str = r#"{"id":"sub_1","status":"active","customer":"cus_1","billing_cycle_anchor":1795000000,
     "created":1795000000,"livemode":false,"items":{"data":[],"has_more":false}}"#;
@@ -239,6 +240,215 @@ async fn a_tiered_price() {
             ],
         );
     }
+}
+
+#[tokio::test]
+async fn a_price_with_all_that_can_be_said_of_it() {
+    let server = Server::start([ok(PRICE), ok(PRICE)]).await;
+    let client = server.client();
+    let flat = NewPrice {
+        product: "prod_1".to_owned(),
+        currency: "usd".to_owned(),
+        interval: Interval::Month,
+        cost: PriceCost::Flat { amount_minor: 4_900 },
+        lookup_key: Some("pro".to_owned()),
+        transfer_lookup_key: true,
+        nickname: Some("Pro, monthly".to_owned()),
+        metadata: metadata(),
+    };
+    client.create_price(&flat, "k1").await.unwrap();
+    let metered = NewPrice {
+        cost: PriceCost::Metered {
+            meter: "mtr_1".to_owned(),
+            spec: UsagePriceSpec::PerUnit {
+                unit_amount_decimal: "0.05".to_owned(),
+            },
+        },
+        lookup_key: None,
+        transfer_lookup_key: false,
+        nickname: None,
+        ..flat
+    };
+    client.create_price(&metered, "k1").await.unwrap();
+    let requests = server.requests();
+    assert_post(
+        &requests[0],
+        "/v1/prices",
+        &[
+            ("product", "prod_1"),
+            ("currency", "usd"),
+            ("unit_amount", "4900"),
+            ("recurring[interval]", "month"),
+            ("lookup_key", "pro"),
+            ("transfer_lookup_key", "true"),
+            ("nickname", "Pro, monthly"),
+            ("metadata[farebox]", "a & b"),
+        ],
+    );
+    assert_post(
+        &requests[1],
+        "/v1/prices",
+        &[
+            ("product", "prod_1"),
+            ("currency", "usd"),
+            ("billing_scheme", "per_unit"),
+            ("unit_amount_decimal", "0.05"),
+            ("recurring[interval]", "month"),
+            ("recurring[meter]", "mtr_1"),
+            ("recurring[usage_type]", "metered"),
+            ("metadata[farebox]", "a & b"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_product_under_our_own_id() {
+    let product = r#"{"id":"farebox_pro","name":"Pro","metadata":{"farebox":"1"}}"#;
+    let taken = r#"{"code":"resource_already_exists","type":"invalid_request_error","message":"Product already exists.","param":"id"}"#;
+    let server = Server::start([ok(product), refusal(400, taken), ok(product), ok(product)]).await;
+    let client = server.client();
+    client
+        .create_product_with_id("farebox_pro", "Pro", metadata(), "k1")
+        .await
+        .unwrap();
+    let error = client
+        .create_product_with_id("farebox_pro", "Pro", HashMap::new(), "k1")
+        .await
+        .unwrap_err();
+    assert!(error.already_exists() && !error.is_missing() && !error.retryable());
+    let found = client.find_product("farebox_pro").await.unwrap().unwrap();
+    assert_eq!(found.metadata["farebox"], "1");
+    client
+        .update_product("farebox_pro", "Pro", metadata(), "k1")
+        .await
+        .unwrap();
+    let requests = server.requests();
+    let form = [("id", "farebox_pro"), ("name", "Pro"), ("metadata[farebox]", "a & b")];
+    assert_post(&requests[0], "/v1/products", &form);
+    assert_post(&requests[1], "/v1/products", &form[..2]);
+    assert_get(&requests[2], "/v1/products/farebox_pro", &[]);
+    assert_post(&requests[3], "/v1/products/farebox_pro", &form[1..]);
+}
+
+#[tokio::test]
+async fn prices_by_ten_lookup_keys_at_a_time() {
+    let one = |id: &str| {
+        format!(
+            r#"{{"data":[{{"id":"{id}","product":"prod_1","active":true,"currency":"usd","nickname":"n","metadata":{{"k":"v"}}}}],"has_more":false}}"#
+        )
+    };
+    let server = Server::start([ok(&one("price_1")), ok(&one("price_2"))]).await;
+    let client = server.client();
+    let keys: Vec<_> = (10..21).map(|i| format!("key{i}")).collect();
+    let mut asked: Vec<_> = keys.iter().map(String::as_str).collect();
+    asked.push("key10");
+    let prices = client.prices_by_lookup_keys(&asked).await.unwrap();
+    assert_eq!(
+        prices.iter().map(|price| price.id.as_str()).collect::<Vec<_>>(),
+        ["price_1", "price_2"]
+    );
+    assert_eq!(
+        (prices[0].nickname.as_deref(), prices[0].metadata["k"].as_str()),
+        (Some("n"), "v")
+    );
+    assert_eq!(client.prices_by_lookup_keys(&[]).await.unwrap(), []);
+    let requests = server.requests();
+    let names: Vec<_> = (0..10).map(|i| format!("lookup_keys[{i}]")).collect();
+    let common = [("active", "true"), ("expand[0]", "data.tiers"), ("limit", "100")];
+    let mut first = common.to_vec();
+    first.extend(names.iter().map(String::as_str).zip(keys.iter().map(String::as_str)));
+    assert_get(&requests[0], "/v1/prices", &first);
+    let second = [common.as_slice(), &[("lookup_keys[0]", "key20")]].concat();
+    assert_get(&requests[1], "/v1/prices", &second);
+}
+
+#[tokio::test]
+async fn prices_of_a_product_and_all_meters() {
+    let price = format!(r#"{{"data":[{PRICE}],"has_more":true}}"#);
+    let meter = format!(r#"{{"data":[{METER}],"has_more":false}}"#);
+    let server = Server::start([ok(&price), ok(r#"{"data":[],"has_more":false}"#), ok(&meter)]).await;
+    let client = server.client();
+    assert_eq!(client.prices_of_product("prod_1").await.unwrap().len(), 1);
+    let meters = client.meters().await.unwrap();
+    assert_eq!(
+        (meters[0].event_name.as_str(), meters[0].display_name.as_str()),
+        ("api_calls", "API calls")
+    );
+    let requests = server.requests();
+    let query = [
+        ("product", "prod_1"),
+        ("active", "true"),
+        ("expand[0]", "data.tiers"),
+        ("limit", "100"),
+    ];
+    assert_get(&requests[0], "/v1/prices", &query);
+    let next = [query.as_slice(), &[("starting_after", "price_1")]].concat();
+    assert_get(&requests[1], "/v1/prices", &next);
+    assert_get(
+        &requests[2],
+        "/v1/billing/meters",
+        &[("status", "active"), ("limit", "100")],
+    );
+}
+
+#[tokio::test]
+async fn a_customer_is_read_and_changed() {
+    let customer = r#"{"id":"cus_1","name":"Ada","email":null,"metadata":{"farebox":"1"},
+        "invoice_settings":{"default_payment_method":{"id":"pm_1"}}}"#;
+    let server = Server::start([ok(customer), ok(customer), ok(customer)]).await;
+    let client = server.client();
+    let found = client.customer("cus_1").await.unwrap().unwrap();
+    assert_eq!((found.name.as_deref(), found.email.as_deref()), (Some("Ada"), None));
+    assert_eq!(found.default_payment_method.as_deref(), Some("pm_1"));
+    assert_eq!(found.metadata["farebox"], "1");
+    let update = CustomerUpdate {
+        name: Some("Ada".to_owned()),
+        email: Some("ada@example.com".to_owned()),
+        default_payment_method: Some("pm_1".to_owned()),
+        metadata: metadata(),
+    };
+    client.update_customer("cus_1", &update, "k1").await.unwrap();
+    let rename = CustomerUpdate {
+        name: Some("Eve".to_owned()),
+        ..CustomerUpdate::default()
+    };
+    client.update_customer("cus_1", &rename, "k1").await.unwrap();
+    let requests = server.requests();
+    assert_get(&requests[0], "/v1/customers/cus_1", &[]);
+    assert_post(
+        &requests[1],
+        "/v1/customers/cus_1",
+        &[
+            ("name", "Ada"),
+            ("email", "ada@example.com"),
+            ("invoice_settings[default_payment_method]", "pm_1"),
+            ("metadata[farebox]", "a & b"),
+        ],
+    );
+    assert_post(&requests[2], "/v1/customers/cus_1", &[("name", "Eve")]);
+}
+
+/// Only Stripe's own word for it: an address that leads to another server answers 404 too.
+#[tokio::test]
+async fn what_is_absent_or_deleted_is_none() {
+    let missing = r#"{"code":"resource_missing","type":"invalid_request_error","message":"No such customer: 'cus_1'","param":"id"}"#;
+    let deleted = r#"{"id":"cus_1","object":"customer","deleted":true}"#;
+    let elsewhere = r#"{"type":"invalid_request_error","message":"Unrecognized request URL"}"#;
+    let server = Server::start([
+        refusal(404, missing),
+        ok(deleted),
+        refusal(404, missing),
+        refusal(404, elsewhere),
+    ])
+    .await;
+    let client = server.client();
+    assert_eq!(client.customer("cus_1").await.unwrap(), None);
+    assert_eq!(client.customer("cus_1").await.unwrap(), None);
+    assert_eq!(client.find_product("prod_1").await.unwrap(), None);
+    assert!(matches!(
+        client.find_product("prod_1").await,
+        Err(Error::Rejected { status: 404, .. })
+    ));
 }
 
 #[tokio::test]
