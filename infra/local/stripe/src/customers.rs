@@ -8,6 +8,7 @@ use crate::{
     catalog::{Metadata, merge},
     events::Cause,
     ids::Kind,
+    payments::take_method,
     state::State,
     table::Object,
     wire::{error::ApiError, form::Params, list::Page},
@@ -24,6 +25,12 @@ pub(crate) struct Customer {
     metadata: Metadata,
     created: i64,
     pub(crate) deleted: bool,
+    /// Whether the last automatic payment of an invoice failed.
+    pub(crate) delinquent: bool,
+    /// `invoice_settings[default_payment_method]`
+    default_method: Option<String>,
+    /// The payment method that was attached last.
+    attached_method: Option<String>,
     /// Minor units; negative is credit that the next invoice consumes.
     /// <https://docs.stripe.com/billing/customer/balance>
     pub(crate) balance: i64,
@@ -54,14 +61,14 @@ impl Customer {
             "created": self.created,
             "currency": self.currency,
             "default_source": null,
-            "delinquent": false,
+            "delinquent": self.delinquent,
             "description": self.description,
             "discount": null,
             "email": self.email,
             "invoice_prefix": self.invoice_prefix,
             "invoice_settings": {
                 "custom_fields": null,
-                "default_payment_method": null,
+                "default_payment_method": self.default_method,
                 "footer": null,
                 "rendering_options": null,
             },
@@ -77,6 +84,11 @@ impl Customer {
         })
     }
 
+    /// The payment method that pays where a subscription has none of its own.
+    pub(crate) fn method(&self) -> Option<&str> {
+        self.default_method.as_deref().or(self.attached_method.as_deref())
+    }
+
     fn read(&mut self, params: &mut Params) -> Result<(), ApiError> {
         for (name, field) in [
             ("email", &mut self.email),
@@ -88,11 +100,19 @@ impl Customer {
                 *field = value;
             }
         }
+        if let Some(method) = take_method(params, "payment_method")? {
+            self.attached_method = method;
+        }
+        if let Some(mut settings) = params.level("invoice_settings")? {
+            if let Some(method) = take_method(&mut settings, "default_payment_method")? {
+                self.default_method = method;
+            }
+            settings.ignore(&["custom_fields", "footer", "rendering_options"]);
+            settings.finish()?;
+        }
         merge(&mut self.metadata, params.pairs("metadata")?);
         params.ignore(&[
             "address",
-            "invoice_settings",
-            "payment_method",
             "preferred_locales",
             "shipping",
             "source",
@@ -123,6 +143,9 @@ impl State {
             metadata: Metadata::new(),
             created: at,
             deleted: false,
+            delinquent: false,
+            default_method: None,
+            attached_method: None,
             balance: 0,
             currency: None,
             invoice_prefix: String::new(),

@@ -12,8 +12,10 @@ use crate::{
     events::Cause,
     ids::Kind,
     money::Decimal,
+    pauses::PausedInvoices,
+    payments::Attempt,
     state::{Due, State},
-    subscriptions::Subscription,
+    subscriptions::{Status as SubscriptionStatus, Subscription},
     table::Object,
     wire::{error::ApiError, form::Params, list::Page},
 };
@@ -47,14 +49,16 @@ pub(crate) enum Status {
     Draft,
     Open,
     Paid,
+    Uncollectible,
     Void,
 }
 
 impl Status {
-    const WORDS: [(&'static str, Self); 4] = [
+    const WORDS: [(&'static str, Self); 5] = [
         ("draft", Self::Draft),
         ("open", Self::Open),
         ("paid", Self::Paid),
+        ("uncollectible", Self::Uncollectible),
         ("void", Self::Void),
     ];
 
@@ -63,6 +67,7 @@ impl Status {
             Self::Draft => "draft",
             Self::Open => "open",
             Self::Paid => "paid",
+            Self::Uncollectible => "uncollectible",
             Self::Void => "void",
         }
     }
@@ -138,8 +143,16 @@ pub(crate) struct Invoice {
     /// When the draft is finalized by itself.
     finalizes_at: i64,
     finalized_at: Option<i64>,
-    paid_at: Option<i64>,
+    pub(crate) paid_at: Option<i64>,
     voided_at: Option<i64>,
+    uncollectible_at: Option<i64>,
+    /// Payment attempts, as the schedule of retries counts them.
+    pub(crate) attempts: i64,
+    pub(crate) next_attempt: Option<i64>,
+    /// What becomes of it because collection was paused when it was made.
+    pause: Option<PausedInvoices>,
+    /// Why it could not be finalized.
+    finalization_error: Option<Value>,
     /// Set by finalization: the customer's balance before and after.
     balance: Option<(i64, i64)>,
     send_invoice: bool,
@@ -186,20 +199,43 @@ impl State {
             at,
             self.settings.invoice_grace_s,
         );
-        self.due.insert((invoice.finalizes_at, Due::Finalize(id.clone())));
+        if invoice.auto_advance {
+            self.due.insert((invoice.finalizes_at, Due::Finalize(id.clone())));
+        }
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
         self.emit(at, cause, "invoice.created", rendered, None);
         id
     }
 
-    /// Finalizes a draft: counts the usage for the last time, applies the customer's balance, numbers the invoice, and lets the
-    /// customer pay. Every payment works.
-    pub(crate) fn finalize_invoice(&mut self, id: &str, at: i64, cause: &Cause) {
+    /// Finalizes a draft that is made to be paid at once, unless it has to stay a draft.
+    pub(crate) fn finalize_unless_held(&mut self, id: &str, at: i64, cause: &Cause) {
+        if self.invoices.find(id).is_some_and(|draft| draft.auto_advance) {
+            // Where it fails, the draft says so.
+            let _ = self.finalize_invoice(id, true, at, cause);
+        }
+    }
+
+    /// Finalizes a draft: counts the usage for the last time, applies the customer's balance, numbers the invoice, and (if `collects`)
+    /// charges the customer.
+    ///
+    /// # Errors
+    /// When a finalization was asked to fail; the draft shows it. A payment that fails is none: the invoice stays open.
+    pub(crate) fn finalize_invoice(
+        &mut self,
+        id: &str,
+        collects: bool,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<(), ApiError> {
         let Some(draft) = self.invoices.find(id).filter(|invoice| invoice.status == Status::Draft) else {
-            return;
+            return Ok(());
         };
         let mut invoice = draft.clone();
+        if self.finalization_failures > 0 {
+            self.finalization_failures -= 1;
+            return Err(self.finalization_failed(invoice, at, cause));
+        }
         invoice.entries = (0..draft.entries.len())
             .map(|index| Entry::Lines(self.entry_lines(draft, index, i64::MAX)))
             .collect();
@@ -214,21 +250,36 @@ impl State {
         }
         invoice.status = Status::Open;
         invoice.finalized_at = Some(at);
+        invoice.finalization_error = None;
         let due = self.sums(&invoice, at).due;
-        let pays = !invoice.send_invoice || due == 0;
+        let (send_invoice, pause) = (invoice.send_invoice, invoice.pause);
         self.put_invoice(invoice.clone(), at, cause, &["invoice.finalized"]);
-        if pays {
-            self.pay_invoice(invoice, at, cause);
+        match pause {
+            _ if due == 0 => self.pay_invoice(invoice, at, cause),
+            Some(PausedInvoices::MarkUncollectible) => self.give_up_invoice(invoice, at, cause),
+            Some(PausedInvoices::Void) => self.void_invoice(invoice, at, cause),
+            Some(PausedInvoices::KeepAsDraft) | None => {
+                if collects && !send_invoice {
+                    // A failure is in the state by now.
+                    let _ = self.attempt_payment(id, Attempt::Automatic, at, cause);
+                }
+            }
         }
+        Ok(())
     }
 
-    fn pay_invoice(&mut self, mut invoice: Invoice, at: i64, cause: &Cause) {
-        invoice.status = Status::Paid;
-        invoice.paid_at = Some(at);
-        self.put_invoice(invoice, at, cause, &["invoice.paid", "invoice.payment_succeeded"]);
+    fn finalization_failed(&mut self, mut draft: Invoice, at: i64, cause: &Cause) -> ApiError {
+        let error = ApiError::refused(
+            "The customer's location isn't recognized. Set a valid customer address in order to automatically calculate tax.",
+        )
+        .code("customer_tax_location_invalid");
+        draft.finalization_error = Some(error.nested());
+        draft.auto_advance = false;
+        self.put_invoice(draft, at, cause, &["invoice.finalization_failed"]);
+        error
     }
 
-    fn put_invoice(&mut self, invoice: Invoice, at: i64, cause: &Cause, kinds: &[&str]) {
+    pub(crate) fn put_invoice(&mut self, invoice: Invoice, at: i64, cause: &Cause, kinds: &[&str]) {
         let rendered = self.render_invoice(&invoice, at);
         self.invoices.put(invoice);
         for kind in kinds {
@@ -309,9 +360,9 @@ impl State {
             "amount_remaining": sums.due - sums.paid,
             "amount_shipping": 0,
             "application": null,
-            "attempt_count": i64::from(invoice.paid_at.is_some()),
-            "attempted": invoice.paid_at.is_some(),
-            "auto_advance": draft && invoice.auto_advance,
+            "attempt_count": invoice.attempts,
+            "attempted": invoice.attempts > 0 || invoice.paid_at.is_some(),
+            "auto_advance": draft && invoice.auto_advance || invoice.next_attempt.is_some(),
             "automatic_tax": { "disabled_reason": null, "enabled": false, "liability": null, "provider": null, "status": null },
             "automatically_finalizes_at": (draft && invoice.auto_advance).then_some(invoice.finalizes_at),
             "billing_reason": invoice.reason.word(),
@@ -340,7 +391,7 @@ impl State {
             "hosted_invoice_url": null,
             "invoice_pdf": null,
             "issuer": { "type": "self" },
-            "last_finalization_error": null,
+            "last_finalization_error": invoice.finalization_error,
             "latest_revision": null,
             "lines": {
                 "object": "list",
@@ -351,7 +402,7 @@ impl State {
             },
             "livemode": false,
             "metadata": invoice.metadata,
-            "next_payment_attempt": null,
+            "next_payment_attempt": invoice.next_attempt,
             "number": invoice.number,
             "on_behalf_of": null,
             "parent": {
@@ -376,7 +427,7 @@ impl State {
             "status": invoice.status.word(),
             "status_transitions": {
                 "finalized_at": invoice.finalized_at,
-                "marked_uncollectible_at": null,
+                "marked_uncollectible_at": invoice.uncollectible_at,
                 "paid_at": invoice.paid_at,
                 "voided_at": invoice.voided_at,
             },
@@ -445,6 +496,9 @@ impl State {
         }
         if let Some(auto_advance) = params.boolean("auto_advance")? {
             invoice.auto_advance = auto_advance;
+            if !auto_advance {
+                invoice.next_attempt = None;
+            }
         }
         params.finish()?;
         if invoice.auto_advance && invoice.status == Status::Draft {
@@ -466,7 +520,7 @@ impl State {
         at: i64,
         cause: &Cause,
     ) -> Result<Value, ApiError> {
-        params.boolean("auto_advance")?;
+        let collects = params.boolean("auto_advance")?.unwrap_or(true);
         params.finish()?;
         if self.invoices.get(id, "invoice")?.status != Status::Draft {
             return Err(ApiError::refused(
@@ -474,44 +528,60 @@ impl State {
             )
             .code("invoice_not_editable"));
         }
-        self.finalize_invoice(id, at, cause);
+        self.finalize_invoice(id, collects, at, cause)
+            .map_err(ApiError::recorded)?;
         Ok(self.render_invoice(self.invoices.get(id, "invoice")?, at))
-    }
-
-    /// `/v1/invoices/:id/pay`
-    pub(crate) fn pay_now(&mut self, id: &str, mut params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
-        params.ignore(&["forgive", "off_session", "paid_out_of_band", "payment_method", "source"]);
-        params.finish()?;
-        let invoice = self.invoices.get(id, "invoice")?.clone();
-        match invoice.status {
-            Status::Paid => Err(ApiError::refused("Invoice is already paid")),
-            Status::Void => Err(ApiError::refused("Voided invoices can't be paid")),
-            Status::Draft | Status::Open => {
-                if invoice.status == Status::Draft {
-                    self.finalize_invoice(id, at, cause);
-                }
-                let invoice = self.invoices.get(id, "invoice")?.clone();
-                if invoice.status == Status::Open {
-                    self.pay_invoice(invoice, at, cause);
-                }
-                Ok(self.render_invoice(self.invoices.get(id, "invoice")?, at))
-            }
-        }
     }
 
     /// `/v1/invoices/:id/void`
     pub(crate) fn void_now(&mut self, id: &str, params: Params, at: i64, cause: &Cause) -> Result<Value, ApiError> {
         params.finish()?;
-        let mut invoice = self.invoices.get(id, "invoice")?.clone();
+        let invoice = self.invoices.get(id, "invoice")?.clone();
+        if !matches!(invoice.status, Status::Open | Status::Uncollectible) {
+            return Err(ApiError::refused(
+                "You can only pass in open invoices. This invoice isn't open.",
+            ));
+        }
+        self.void_invoice(invoice, at, cause);
+        Ok(self.render_invoice(self.invoices.get(id, "invoice")?, at))
+    }
+
+    pub(crate) fn void_invoice(&mut self, mut invoice: Invoice, at: i64, cause: &Cause) {
+        invoice.status = Status::Void;
+        invoice.voided_at = Some(at);
+        invoice.next_attempt = None;
+        let subscription = invoice.subscription.clone();
+        self.put_invoice(invoice, at, cause, &["invoice.voided"]);
+        self.judge(&subscription, at, cause);
+    }
+
+    /// `/v1/invoices/:id/mark_uncollectible`
+    pub(crate) fn mark_uncollectible_now(
+        &mut self,
+        id: &str,
+        params: Params,
+        at: i64,
+        cause: &Cause,
+    ) -> Result<Value, ApiError> {
+        params.finish()?;
+        let invoice = self.invoices.get(id, "invoice")?.clone();
         if invoice.status != Status::Open {
             return Err(ApiError::refused(
                 "You can only pass in open invoices. This invoice isn't open.",
             ));
         }
-        invoice.status = Status::Void;
-        invoice.voided_at = Some(at);
-        self.put_invoice(invoice, at, cause, &["invoice.voided"]);
+        self.give_up_invoice(invoice, at, cause);
         Ok(self.render_invoice(self.invoices.get(id, "invoice")?, at))
+    }
+
+    fn give_up_invoice(&mut self, mut invoice: Invoice, at: i64, cause: &Cause) {
+        invoice.status = Status::Uncollectible;
+        invoice.uncollectible_at = Some(at);
+        invoice.next_attempt = None;
+        let (customer, subscription) = (invoice.customer.clone(), invoice.subscription.clone());
+        self.put_invoice(invoice, at, cause, &["invoice.marked_uncollectible"]);
+        self.set_delinquent(&customer, false, at, cause);
+        self.judge(&subscription, at, cause);
     }
 
     /// Finalizes a draft whose grace ends at `at`; says whether it still waited for that.
@@ -520,7 +590,8 @@ impl State {
             invoice.status == Status::Draft && invoice.auto_advance && invoice.finalizes_at == at
         });
         if waits {
-            self.finalize_invoice(id, at, &Cause::default());
+            // Where it fails, the draft says so.
+            let _ = self.finalize_invoice(id, true, at, &Cause::default());
         }
         waits
     }
@@ -537,6 +608,7 @@ impl Invoice {
         at: i64,
         grace_s: i64,
     ) -> Self {
+        let pause = subscription.pause.map(|pause| pause.invoices);
         Self {
             id,
             customer: subscription.customer.clone(),
@@ -550,11 +622,17 @@ impl Invoice {
             entries,
             metadata: Metadata::new(),
             description: None,
-            auto_advance: true,
+            auto_advance: subscription.status != SubscriptionStatus::Unpaid
+                && pause != Some(PausedInvoices::KeepAsDraft),
             finalizes_at: at + grace_s,
             finalized_at: None,
             paid_at: None,
             voided_at: None,
+            uncollectible_at: None,
+            attempts: 0,
+            next_attempt: None,
+            pause,
+            finalization_error: None,
             balance: None,
             send_invoice: subscription.send_invoice,
         }

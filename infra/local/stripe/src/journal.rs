@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Counts up with every change that makes an old journal unreadable, or readable to another state.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -188,8 +188,8 @@ fn check_header(line: &[u8], settings: Settings) -> Result<(), OpenError> {
         Ok(())
     } else {
         Err(OpenError::Settings {
-            journal: (header.settings.summary_lag_s, header.settings.invoice_grace_s),
-            asked: (settings.summary_lag_s, settings.invoice_grace_s),
+            journal: format!("{:?}", header.settings),
+            asked: format!("{settings:?}"),
         })
     }
 }

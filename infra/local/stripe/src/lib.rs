@@ -13,6 +13,8 @@ mod invoices;
 mod journal;
 mod meters;
 mod money;
+mod pauses;
+mod payments;
 mod server;
 mod state;
 mod subscriptions;
@@ -49,18 +51,35 @@ pub struct Options {
     pub summary_lag_s: i64,
     /// How many seconds a draft waits before it is finalized and paid. Stripe's default is an hour.
     pub invoice_grace_s: i64,
+    /// What becomes of a subscription whose invoice is still unpaid after the last retry.
+    pub after_retries: AfterRetries,
     /// The API keys that are accepted; empty accepts any.
     pub secret_keys: Vec<String>,
 }
 
+/// What becomes of a subscription whose invoice is still unpaid after the last retry: a setting of the account on Stripe.
+/// <https://docs.stripe.com/billing/subscriptions/overview>
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterRetries {
+    /// It is canceled. The dashboard's preset; the documentation names none.
+    #[default]
+    Cancel,
+    /// It becomes `unpaid`: its further invoices stay drafts until the most recent one is paid.
+    MarkUnpaid,
+    /// It stays `past_due`, and its further invoices are attempted as ever.
+    LeavePastDue,
+}
+
 impl Options {
-    /// No journal, no lag, an hour of grace, any key.
+    /// No journal, no lag, an hour of grace, any key; who can't pay is canceled in the end.
     pub fn new(clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
         Self {
             clock,
             journal: None,
             summary_lag_s: 0,
             invoice_grace_s: 3600,
+            after_retries: AfterRetries::default(),
             secret_keys: Vec::new(),
         }
     }
@@ -73,6 +92,7 @@ impl fmt::Debug for Options {
             .field("journal", &self.journal)
             .field("summary_lag_s", &self.summary_lag_s)
             .field("invoice_grace_s", &self.invoice_grace_s)
+            .field("after_retries", &self.after_retries)
             .finish_non_exhaustive()
     }
 }
@@ -95,12 +115,12 @@ pub enum OpenError {
         known: u32,
     },
     /// The journal was written under other settings, under which it would replay to another state.
-    #[error("opening the journal: written with (summary_lag_s, invoice_grace_s) = {journal:?}, asked for {asked:?}")]
+    #[error("opening the journal: written under {journal}, asked for {asked}")]
     Settings {
         /// The settings in the header.
-        journal: (i64, i64),
+        journal: String,
         /// The settings in the options.
-        asked: (i64, i64),
+        asked: String,
     },
     /// A whole line is not an input: the file was changed by someone else.
     #[error("opening the journal: line {line} is damaged")]
@@ -160,6 +180,7 @@ impl StandIn {
         let settings = Settings {
             summary_lag_s: options.summary_lag_s,
             invoice_grace_s: options.invoice_grace_s,
+            after_retries: options.after_retries,
         };
         let core = match &options.journal {
             None => Core {
@@ -192,7 +213,7 @@ impl StandIn {
         })
     }
 
-    /// Runs everything that became due at the clock's present: period ends, finalizations, cancellations.
+    /// Runs everything that became due at the clock's present: period ends, finalizations, retries, cancellations.
     pub fn settle(&self) {
         let mut core = self.core();
         self.inner.settle(&mut core);
@@ -210,6 +231,22 @@ impl StandIn {
     /// Queues a fault.
     pub fn misbehave(&self, fault: Fault) {
         self.inner.faults.push(fault);
+    }
+
+    /// Makes the next finalizations of invoices fail. Journaled, unlike a fault: the state depends on it.
+    pub fn fail_next_finalizations(&self, times: u32) {
+        let mut core = self.core();
+        let at = self.inner.settle(&mut core);
+        let call = Call {
+            method: "POST".to_owned(),
+            path: "/_standin/finalization_failures".to_owned(),
+            form: format!("times={times}"),
+            key: None,
+            request_id: core.next_request_id(),
+            outage: None,
+        };
+        core.handle(call, at);
+        core.flush();
     }
 
     /// The events behind a cursor up to the clock's present, oldest first; `0` is the beginning. Each stands for a webhook.

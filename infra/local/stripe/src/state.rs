@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::{Value, json};
 
 use crate::{
+    AfterRetries,
     catalog::{Catalog, expand_tiers},
     customers::Customer,
     events::{Cause, EventLog},
@@ -27,6 +28,7 @@ use crate::{
 pub(crate) struct Settings {
     pub(crate) summary_lag_s: i64,
     pub(crate) invoice_grace_s: i64,
+    pub(crate) after_retries: AfterRetries,
 }
 
 /// Something that happens by itself at a time. In this order, if several happen at the same time.
@@ -34,6 +36,14 @@ pub(crate) struct Settings {
 pub(crate) enum Due {
     /// A draft invoice's grace is over.
     Finalize(String),
+    /// An open invoice's next payment attempt.
+    Retry(String),
+    /// A first invoice waited too long for its payment.
+    ExpireIncomplete(String),
+    /// A subscription's `pause_collection[resumes_at]`.
+    ResumeCollection(String),
+    /// A trial ends in three days.
+    TrialNotice(String),
     /// A subscription's `cancel_at`.
     Cancel(String),
     /// A subscription's billing period ends.
@@ -87,6 +97,8 @@ pub(crate) struct State {
     /// The subscription of an item.
     pub(crate) item_owners: HashMap<String, String>,
     pub(crate) invoices: Table<Invoice>,
+    /// How many of the next finalizations fail.
+    pub(crate) finalization_failures: u32,
     pub(crate) events: EventLog,
     pub(crate) due: BTreeSet<(i64, Due)>,
     keys: IdempotencyKeys,
@@ -103,6 +115,7 @@ impl State {
             subscriptions: Table::default(),
             item_owners: HashMap::new(),
             invoices: Table::default(),
+            finalization_failures: 0,
             events: EventLog::default(),
             due: BTreeSet::new(),
             keys: IdempotencyKeys::default(),
@@ -121,6 +134,10 @@ impl State {
             // What was overtaken by a request meanwhile does nothing.
             changed |= match due {
                 Due::Finalize(invoice) => self.finalize_due(&invoice, at),
+                Due::Retry(invoice) => self.retry_due(&invoice, at),
+                Due::ExpireIncomplete(subscription) => self.expire_incomplete(&subscription, at),
+                Due::ResumeCollection(subscription) => self.resume_collection_due(&subscription, at),
+                Due::TrialNotice(subscription) => self.trial_notice_due(&subscription, at),
                 Due::Cancel(subscription) => self.cancel_due(&subscription, at),
                 Due::Cycle(subscription) => self.cycle(&subscription, at),
             };
@@ -183,7 +200,8 @@ impl State {
             return (Err(ApiError::internal()), false);
         }
         let result = self.route(call, at);
-        let wrote = result.is_ok() && call.method != "GET" && call.path != PREVIEW_PATH;
+        let done = result.as_ref().map_or_else(|error| error.recorded, |_| true);
+        let wrote = done && call.method != "GET" && call.path != PREVIEW_PATH;
         match call.outage {
             Some(Outage::AfterCommit) => (Err(ApiError::internal()), wrote),
             _ => (result, wrote),
@@ -201,6 +219,7 @@ impl State {
         let unrecognized = || ApiError::unrecognized_url(&call.method, &call.path);
         let mut answer = match (call.method.as_str(), segments.as_slice()) {
             ("GET", ["v1", path @ ..]) => self.read(path, params, at).ok_or_else(unrecognized)?,
+            ("POST", ["_standin", "finalization_failures"]) => self.fail_finalizations(params),
             ("GET", ["v2", "core", "events", id]) => self.read_event(id, params),
             ("POST", ["v1", path @ ..]) => self.write(path, params, at, &cause).ok_or_else(unrecognized)?,
             ("DELETE", ["v1", path @ ..]) => self.delete(path, params, at, &cause).ok_or_else(unrecognized)?,
@@ -259,6 +278,7 @@ impl State {
             ["customers"] => self.create_customer(params, at, cause),
             ["customers", id] => self.update_customer(id, params, at, cause),
             ["subscriptions"] => self.create_subscription(params, at, cause),
+            ["subscriptions", id, "resume"] => self.resume_subscription(id, params, at, cause),
             ["subscriptions", id] => self.update_subscription(id, params, at, cause),
             ["subscription_items"] => self.create_item(params, at, cause),
             ["subscription_items", id] => self.update_item(id, params, at, cause),
@@ -266,6 +286,7 @@ impl State {
             ["invoices", id] => self.update_invoice(id, params, at, cause),
             ["invoices", id, "finalize"] => self.finalize_now(id, params, at, cause),
             ["invoices", id, "pay"] => self.pay_now(id, params, at, cause),
+            ["invoices", id, "mark_uncollectible"] => self.mark_uncollectible_now(id, params, at, cause),
             ["invoices", id, "void"] => self.void_now(id, params, at, cause),
             _ => return None,
         })
@@ -278,6 +299,14 @@ impl State {
             ["subscription_items", id] => self.delete_item(id, params, at, cause),
             _ => return None,
         })
+    }
+
+    /// Asked by the stand-in's owner, through the journal like everything that the state depends on.
+    fn fail_finalizations(&mut self, mut params: Params) -> Result<Value, ApiError> {
+        let times = params.natural("times")?.unwrap_or(1);
+        params.finish()?;
+        self.finalization_failures = u32::try_from(times).unwrap_or(u32::MAX);
+        Ok(json!({ "finalization_failures": self.finalization_failures }))
     }
 
     /// Records a change.

@@ -13,6 +13,8 @@ use crate::{
     ids::Kind,
     invoices::{Entry, Invoice, Line, Reason, UsageSpan},
     money::prorate,
+    pauses::{MissingMethod, Pause, take_missing_method, take_pause},
+    payments::{INCOMPLETE_S, PaymentBehavior, take_method},
     state::{Due, State},
     table::Object,
     wire::{error::ApiError, form::Params, list::Page},
@@ -21,19 +23,34 @@ use crate::{
 /// "A subscription can have up to 20 items."
 const ITEMS_MAX: usize = 20;
 
-/// Where a subscription is in its life. Payments always work, so it is never `incomplete` or `past_due`.
+/// Where a subscription is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
+    /// The first invoice waits for its payment.
+    Incomplete,
+    /// It waited too long.
+    IncompleteExpired,
     Trialing,
     Active,
+    /// The latest invoice could not be paid.
+    PastDue,
+    /// Nor could it after all retries: further invoices stay drafts.
+    Unpaid,
+    /// The trial ended without a payment method.
+    Paused,
     Canceled,
 }
 
 impl Status {
     fn word(self) -> &'static str {
         match self {
+            Self::Incomplete => "incomplete",
+            Self::IncompleteExpired => "incomplete_expired",
             Self::Trialing => "trialing",
             Self::Active => "active",
+            Self::PastDue => "past_due",
+            Self::Unpaid => "unpaid",
+            Self::Paused => "paused",
             Self::Canceled => "canceled",
         }
     }
@@ -41,7 +58,7 @@ impl Status {
 
 /// What happens to the part of a period that a change cuts off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proration {
+pub(crate) enum Proration {
     /// Credits and charges wait for the next invoice.
     Create,
     /// Credits and charges are invoiced at once.
@@ -82,7 +99,7 @@ pub(crate) struct Subscription {
     pub(crate) id: String,
     pub(crate) customer: String,
     pub(crate) currency: String,
-    status: Status,
+    pub(crate) status: Status,
     created: i64,
     /// Every period ends a whole number of intervals after this.
     anchor: i64,
@@ -91,18 +108,21 @@ pub(crate) struct Subscription {
     pub(crate) items: Vec<Item>,
     /// Lines that wait for the next invoice.
     pending: Vec<Line>,
-    trial: Option<(i64, i64)>,
+    pub(crate) trial: Option<(i64, i64)>,
     cancel_at: Option<i64>,
     cancel_at_period_end: bool,
     canceled_at: Option<i64>,
-    ended_at: Option<i64>,
-    latest_invoice: Option<String>,
+    pub(crate) ended_at: Option<i64>,
+    pub(crate) latest_invoice: Option<String>,
     /// Whether usage at a metered price that is removed is billed: yes in the `flexible` billing mode, no in `classic`.
     flexible: bool,
     pub(crate) send_invoice: bool,
     days_until_due: Option<i64>,
     description: Option<String>,
-    default_payment_method: Option<String>,
+    pub(crate) default_payment_method: Option<String>,
+    /// What a trial's end does without a payment method. Once it is set, the subscription's payments need one.
+    pub(crate) missing_method: Option<MissingMethod>,
+    pub(crate) pause: Option<Pause>,
     cancellation: Cancellation,
     metadata: Metadata,
 }
@@ -112,6 +132,7 @@ pub(crate) struct Subscription {
 struct Cancellation {
     comment: Option<String>,
     feedback: Option<String>,
+    reason: Option<&'static str>,
 }
 
 impl Object for Subscription {
@@ -131,8 +152,8 @@ impl Subscription {
         &self.metadata
     }
 
-    fn is_live(&self) -> bool {
-        self.status != Status::Canceled
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(self.status, Status::Canceled | Status::IncompleteExpired)
     }
 
     /// A line of the stand-in's snapshot.
@@ -229,7 +250,9 @@ impl State {
         let send_invoice = take_collection_method(&mut params)?.unwrap_or(false);
         let days_until_due = params.natural("days_until_due")?;
         let description = params.text("description")?;
-        let default_payment_method = params.text("default_payment_method")?;
+        let default_payment_method = take_method(&mut params, "default_payment_method")?.flatten();
+        let behavior = PaymentBehavior::take(&mut params)?;
+        let missing_method = take_missing_method(&mut params)?;
         let pairs = params.pairs("metadata")?;
         params.ignore(&IGNORED);
         params.finish()?;
@@ -273,9 +296,21 @@ impl State {
         subscription.days_until_due = days_until_due;
         subscription.description = description;
         subscription.default_payment_method = default_payment_method;
+        subscription.missing_method = missing_method;
         subscription.schedule_cancel(cancel_at_period_end.then_some(true), cancel_at.map(Some), at);
 
         let entries = self.first_entries(&subscription, interval, proration);
+        let refusal = self.refusal_of(&subscription, &entries);
+        if let Err(error) = behavior.check(refusal.as_ref()) {
+            self.ids = saved;
+            return Err(error);
+        }
+        if refusal.is_some() {
+            subscription.status = Status::Incomplete;
+            let expires = at + INCOMPLETE_S;
+            self.due
+                .insert((expires, Due::ExpireIncomplete(subscription.id.clone())));
+        }
         self.schedule(&subscription);
         for item in &subscription.items {
             self.item_owners.insert(item.id.clone(), subscription.id.clone());
@@ -289,11 +324,14 @@ impl State {
         self.subscriptions.put(subscription.clone());
         let invoice = self.draft_invoice(&subscription, Reason::Create, (at, at), entries, at, cause);
         subscription.latest_invoice = Some(invoice.clone());
+        let id = subscription.id.clone();
         let rendered = self.render_subscription(&subscription);
         self.subscriptions.put(subscription);
-        self.emit(at, cause, "customer.subscription.created", rendered.clone(), None);
-        self.finalize_invoice(&invoice, at, cause);
-        Ok(rendered)
+        self.emit(at, cause, "customer.subscription.created", rendered, None);
+        self.announce_trial_end(&id, at, cause);
+        // Where it fails, the draft says so.
+        let _ = self.finalize_invoice(&invoice, true, at, cause);
+        Ok(self.render_subscription(self.subscriptions.get(&id, "id")?))
     }
 
     /// A subscription with its items, not started.
@@ -324,6 +362,8 @@ impl State {
             days_until_due: None,
             description: None,
             default_payment_method: None,
+            missing_method: None,
+            pause: None,
             cancellation: Cancellation::default(),
             metadata: Metadata::new(),
         };
@@ -346,7 +386,12 @@ impl State {
 
     /// The first invoice: what is billed in advance, for the first period. A trial shows each item at nothing; a first period
     /// that is shorter than its interval is prorated.
-    fn first_entries(&self, subscription: &Subscription, interval: Interval, proration: Proration) -> Vec<Entry> {
+    pub(crate) fn first_entries(
+        &self,
+        subscription: &Subscription,
+        interval: Interval,
+        proration: Proration,
+    ) -> Vec<Entry> {
         let period = subscription.period;
         let whole = interval.cycle(subscription.anchor, period.0);
         let mut entries = Vec::new();
@@ -385,11 +430,14 @@ impl State {
     }
 
     /// Enters what happens next by itself.
-    fn schedule(&mut self, subscription: &Subscription) {
+    pub(crate) fn schedule(&mut self, subscription: &Subscription) {
         self.due
             .insert((subscription.period.1, Due::Cycle(subscription.id.clone())));
         if let Some(at) = subscription.cancel_at.filter(|_| !subscription.cancel_at_period_end) {
             self.due.insert((at, Due::Cancel(subscription.id.clone())));
+        }
+        if let Some(at) = subscription.pause.and_then(|pause| pause.resumes_at) {
+            self.due.insert((at, Due::ResumeCollection(subscription.id.clone())));
         }
     }
 
@@ -406,6 +454,9 @@ impl State {
         let before = self.render_subscription(found);
         if subscription.cancel_at_period_end {
             self.end(subscription, at, End::BillingUsage, Reason::Cycle, &Cause::default());
+            return true;
+        }
+        if self.trial_ends_without_method(&subscription, at) {
             return true;
         }
         let Some(interval) = self.interval_of(&subscription) else {
@@ -443,14 +494,16 @@ impl State {
             }
         }
         subscription.period = next;
-        subscription.status = Status::Active;
+        if subscription.status == Status::Trialing {
+            subscription.status = Status::Active;
+        }
         for item in &mut subscription.items {
             item.usage_from = end;
         }
         entries
     }
 
-    fn interval_of(&self, subscription: &Subscription) -> Option<Interval> {
+    pub(crate) fn interval_of(&self, subscription: &Subscription) -> Option<Interval> {
         let item = subscription.items.first()?;
         self.price_of(item)
             .recurring
@@ -492,6 +545,8 @@ impl State {
         subscription.canceled_at.get_or_insert(at);
         subscription.ended_at = Some(at);
         self.subscriptions.put(subscription.clone());
+        // "By default, upon subscription cancellation, Stripe stops automatic collection of all finalized invoices for the customer."
+        self.stop_collecting(&subscription.customer, None);
         if bills {
             let period = (subscription.period.0, at);
             let invoice = self.draft_invoice(&subscription, reason, period, entries, at, cause);
@@ -501,6 +556,13 @@ impl State {
         self.subscriptions.put(subscription);
         self.emit(at, cause, "customer.subscription.deleted", rendered.clone(), None);
         rendered
+    }
+
+    /// Ends a subscription that could not be paid for: at once, discarding its usage.
+    pub(crate) fn end_for_failed_payment(&mut self, mut subscription: Subscription, at: i64) {
+        subscription.cancellation.reason = Some("payment_failed");
+        let cause = Cause::default();
+        self.end(subscription, at, End::DiscardingUsage, Reason::Update, &cause);
     }
 
     /// Ends all subscriptions of a customer that is deleted.
@@ -544,7 +606,7 @@ impl State {
         Ok(self.end(subscription, at, end, Reason::Update, cause))
     }
 
-    fn live_subscription(&self, id: &str, param: &str) -> Result<&Subscription, ApiError> {
+    pub(crate) fn live_subscription(&self, id: &str, param: &str) -> Result<&Subscription, ApiError> {
         let subscription = self.subscriptions.get(id, param)?;
         if subscription.is_live() {
             Ok(subscription)
@@ -580,9 +642,16 @@ impl State {
         if let Some(description) = params.settable("description")? {
             subscription.description = description;
         }
-        if let Some(method) = params.settable("default_payment_method")? {
+        if let Some(method) = take_method(&mut params, "default_payment_method")? {
             subscription.default_payment_method = method;
         }
+        if let Some(missing_method) = take_missing_method(&mut params)? {
+            subscription.missing_method = Some(missing_method);
+        }
+        if let Some(pause) = take_pause(&mut params, at)? {
+            subscription.pause = pause;
+        }
+        let behavior = PaymentBehavior::take(&mut params)?;
         merge(&mut subscription.metadata, params.pairs("metadata")?);
         params.ignore(&IGNORED);
         params.finish()?;
@@ -592,6 +661,7 @@ impl State {
         } else {
             Restart::No
         };
+        let trial_moves = trial_end.is_some() && subscription.status == Status::Trialing;
         match trial_end {
             Some(TrialEnd::Now) if subscription.status == Status::Trialing => restart = Restart::Now,
             Some(TrialEnd::Now) | None => {}
@@ -608,15 +678,26 @@ impl State {
                 return Err(error);
             }
         };
-        Ok(self.commit_update(subscription, immediate, &before, at, cause))
+        if let Some(entries) = &immediate {
+            let refusal = self.refusal_of(&subscription, entries);
+            if let Err(error) = behavior.check(refusal.as_ref()) {
+                self.ids = saved;
+                return Err(error);
+            }
+        }
+        let rendered = self.commit_update(subscription, immediate, before, at, cause);
+        if trial_moves {
+            self.announce_trial_end(id, at, cause);
+        }
+        Ok(rendered)
     }
 
     /// Stores an updated subscription, and invoices what the update bills at once.
-    fn commit_update(
+    pub(crate) fn commit_update(
         &mut self,
         mut subscription: Subscription,
         immediate: Option<Vec<Entry>>,
-        before: &Value,
+        mut before: Value,
         at: i64,
         cause: &Cause,
     ) -> Value {
@@ -629,7 +710,14 @@ impl State {
             let invoice = self.draft_invoice(&subscription, Reason::Update, (at, at), entries, at, cause);
             subscription.latest_invoice = Some(invoice.clone());
             self.subscriptions.put(subscription.clone());
-            self.finalize_invoice(&invoice, at, cause);
+            self.finalize_unless_held(&invoice, at, cause);
+            if let Some(paid_for) = self.subscriptions.find(&subscription.id).cloned() {
+                if paid_for.status != subscription.status {
+                    // The payment told it already.
+                    before["status"] = paid_for.status.word().into();
+                }
+                subscription = paid_for;
+            }
         }
         let rendered = self.render_subscription(&subscription);
         self.emit(
@@ -637,7 +725,7 @@ impl State {
             cause,
             "customer.subscription.updated",
             rendered.clone(),
-            Some(before),
+            Some(&before),
         );
         rendered
     }
@@ -655,6 +743,11 @@ impl State {
         let old_interval = self.interval_of(subscription);
         let old_items = subscription.items.clone();
         let trialing = subscription.status == Status::Trialing;
+        if subscription.status == Status::Incomplete && (!changes.is_empty() || restart == Restart::Now) {
+            return Err(ApiError::refused(
+                "A subscription with the status `incomplete` can only have its metadata and its default payment method updated.",
+            ));
+        }
         for (change, param) in changes {
             self.change_items(subscription, change, &param, at)?;
         }
@@ -692,6 +785,9 @@ impl State {
         }
 
         if restart == Restart::Now {
+            if subscription.status == Status::Paused {
+                return Err(ApiError::unsupported("a new billing cycle of a paused subscription"));
+            }
             subscription.restart(interval, at);
             let mut entries = vec![Entry::Lines(std::mem::take(&mut subscription.pending))];
             entries.extend(self.first_entries(subscription, interval, Proration::Create));
@@ -1015,7 +1111,7 @@ impl State {
                 return Err(error);
             }
         };
-        self.commit_update(subscription.clone(), immediate, &before, at, cause);
+        self.commit_update(subscription.clone(), immediate, before, at, cause);
         Ok(subscription)
     }
 
@@ -1233,7 +1329,10 @@ impl State {
             "cancellation_details": {
                 "comment": subscription.cancellation.comment,
                 "feedback": subscription.cancellation.feedback,
-                "reason": subscription.canceled_at.map(|_| "cancellation_requested"),
+                "reason": subscription
+                    .cancellation
+                    .reason
+                    .or(subscription.canceled_at.map(|_| "cancellation_requested")),
             },
             "collection_method": if subscription.send_invoice { "send_invoice" } else { "charge_automatically" },
             "created": subscription.created,
@@ -1259,7 +1358,7 @@ impl State {
             "metadata": subscription.metadata,
             "next_pending_invoice_item_invoice": null,
             "on_behalf_of": null,
-            "pause_collection": null,
+            "pause_collection": subscription.pause.map(Pause::render),
             "payment_settings": null,
             "pending_invoice_item_interval": null,
             "pending_setup_intent": null,
@@ -1270,7 +1369,11 @@ impl State {
             "test_clock": null,
             "transfer_data": null,
             "trial_end": subscription.trial.map(|(_, end)| end),
-            "trial_settings": { "end_behavior": { "missing_payment_method": "create_invoice" } },
+            "trial_settings": {
+                "end_behavior": {
+                    "missing_payment_method": subscription.missing_method.unwrap_or(MissingMethod::CreateInvoice).word(),
+                },
+            },
             "trial_start": subscription.trial.map(|(start, _)| start),
         })
     }
@@ -1320,11 +1423,13 @@ impl Subscription {
     }
 
     /// Begins a new cycle at `at`; a trial ends with that.
-    fn restart(&mut self, interval: Interval, at: i64) {
+    pub(crate) fn restart(&mut self, interval: Interval, at: i64) {
         if let Some((_, end)) = self.trial.as_mut().filter(|_| self.status == Status::Trialing) {
             *end = at;
         }
-        self.status = Status::Active;
+        if matches!(self.status, Status::Trialing | Status::Paused) {
+            self.status = Status::Active;
+        }
         self.anchor = at;
         self.period = (at, interval.boundary(at, 1));
         for item in &mut self.items {
@@ -1375,9 +1480,9 @@ impl Subscription {
         }
     }
 
-    /// The usage of a metered item that ends at `end`; none during a trial, whose usage is free.
+    /// The usage of a metered item that ends at `end`; none during a trial, whose usage is free, nor while it is paused.
     fn usage(&self, item: &Item, end: i64) -> Option<UsageSpan> {
-        (self.status != Status::Trialing).then(|| UsageSpan {
+        (!matches!(self.status, Status::Trialing | Status::Paused)).then(|| UsageSpan {
             item: item.id.clone(),
             price: item.price.clone(),
             span: item.usage_from.max(self.period.0)..end,
@@ -1385,15 +1490,8 @@ impl Subscription {
     }
 }
 
-/// Parameters that have no effect here: every payment works and there are no taxes.
-const IGNORED: [&str; 6] = [
-    "automatic_tax",
-    "off_session",
-    "payment_behavior",
-    "payment_settings",
-    "trial_from_plan",
-    "trial_settings",
-];
+/// Parameters that have no effect here.
+const IGNORED: [&str; 4] = ["automatic_tax", "off_session", "payment_settings", "trial_from_plan"];
 
 #[derive(Debug, Clone, Copy)]
 enum TrialEnd {

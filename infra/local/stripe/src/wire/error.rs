@@ -12,6 +12,9 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     message: String,
     param: Option<String>,
+    decline_code: Option<&'static str>,
+    /// Whether the state changed all the same: a payment that failed is an attempt.
+    pub(crate) recorded: bool,
     /// Whether the idempotency layer keeps this result. Results are kept "only after the execution of an endpoint
     /// begins": a parameter that fails validation and a conflict with a running request are not.
     /// <https://docs.stripe.com/api/idempotent_requests>
@@ -26,6 +29,8 @@ impl ApiError {
             code: None,
             message: message.into(),
             param: None,
+            decline_code: None,
+            recorded: false,
             kept: false,
         }
     }
@@ -46,6 +51,24 @@ impl ApiError {
     /// What Stripe could do and this stand-in can't. Never Stripe's own words.
     pub(crate) fn unsupported(what: &str) -> Self {
         Self::refused(format!("The stand-in does not support {what}.")).code("standin_unsupported")
+    }
+
+    /// <https://docs.stripe.com/declines/codes>
+    pub(crate) fn card_declined() -> Self {
+        Self {
+            kept: true,
+            decline_code: Some("generic_decline"),
+            ..Self::new(402, "card_error", "Your card was declined.")
+        }
+        .code("card_declined")
+    }
+
+    pub(crate) fn no_method() -> Self {
+        Self::refused(
+            "This customer has no attached payment source or default payment method. \
+             Please consider adding a default payment method.",
+        )
+        .code("resource_missing")
     }
 
     pub(crate) fn missing(param: &str) -> Self {
@@ -205,6 +228,16 @@ impl ApiError {
         }
     }
 
+    /// The same error of a request that changed the state.
+    pub(crate) fn recorded(self) -> Self {
+        Self { recorded: true, ..self }
+    }
+
+    /// The error as an object shows it, such as `last_finalization_error`.
+    pub(crate) fn nested(&self) -> Value {
+        json!({ "code": self.code, "message": self.message, "type": self.kind })
+    }
+
     /// The answer's body; `request_id` names the request in Stripe's log.
     pub(crate) fn body(&self, request_id: &str) -> Value {
         let mut error = Map::new();
@@ -215,6 +248,9 @@ impl ApiError {
                 "doc_url".into(),
                 format!("https://stripe.com/docs/error-codes/{page}").into(),
             );
+        }
+        if let Some(code) = self.decline_code {
+            error.insert("decline_code".into(), code.into());
         }
         error.insert("message".into(), self.message.as_str().into());
         if let Some(param) = &self.param {

@@ -197,6 +197,11 @@ impl Params {
         }
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Refuses what nobody took.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.entries.is_empty() {

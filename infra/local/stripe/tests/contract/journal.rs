@@ -132,7 +132,7 @@ fn foreign_files_and_versions_and_settings_are_told_apart() {
     let error = open(place.0.clone(), START).expect_err("another version");
     assert_eq!(
         error.to_string(),
-        "opening the journal: its format is version 99, this stand-in knows version 1"
+        "opening the journal: its format is version 99, this stand-in knows version 2"
     );
     fs::remove_file(&place.0).expect("removes");
     drop(open(place.0.clone(), START).expect("opens"));
@@ -176,6 +176,12 @@ enum Step {
         subscription: usize,
         at_period_end: bool,
     },
+    Card {
+        customer: usize,
+        fails: bool,
+    },
+    Pay,
+    FailFinalization,
     Fault(FaultKind),
     Pass(i64),
     Read,
@@ -195,6 +201,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(customer, value, identifier, key)| Step::Report { customer, value, identifier, key }),
         1 => (0..3usize, any::<bool>()).prop_map(|(subscription, flat)| Step::Switch { subscription, flat }),
         1 => (0..3usize, any::<bool>()).prop_map(|(subscription, at_period_end)| Step::Cancel { subscription, at_period_end }),
+        2 => (0..3usize, any::<bool>()).prop_map(|(customer, fails)| Step::Card { customer, fails }),
+        1 => Just(Step::Pay),
+        1 => Just(Step::FailFinalization),
         1 => fault.prop_map(Step::Fault),
         3 => prop_oneof![1..HOUR, HOUR..3 * DAY, 20 * DAY..70 * DAY].prop_map(Step::Pass),
         1 => Just(Step::Read),
@@ -220,7 +229,11 @@ async fn run(api: &Api, steps: Vec<Step>) {
             }
             Step::Subscribe { customer, flat, trial } => {
                 let customer = &customers[customer % customers.len()];
-                let trial = if trial { "&trial_period_days=5" } else { "" };
+                let trial = if trial {
+                    "&trial_period_days=5&trial_settings[end_behavior][missing_payment_method]=pause"
+                } else {
+                    ""
+                };
                 let form = format!(
                     "customer={customer}&items[0][price]={}{trial}",
                     prices[usize::from(flat)]
@@ -271,6 +284,24 @@ async fn run(api: &Api, steps: Vec<Step>) {
                 }
             }
             Step::Switch { .. } | Step::Cancel { .. } => {}
+            Step::Card { customer, fails } => {
+                let method = if fails {
+                    "pm_card_chargeCustomerFail"
+                } else {
+                    "pm_card_visa"
+                };
+                let path = format!("/v1/customers/{}", customers[customer % customers.len()]);
+                let form = format!("invoice_settings[default_payment_method]={method}");
+                api.post(&path, &form).await;
+            }
+            Step::Pay => {
+                let open = api.get("/v1/invoices?status=open&limit=1").await;
+                let invoice = serde_json::from_str::<Value>(&open.body).ok();
+                if let Some(invoice) = invoice.and_then(|body| body["data"][0]["id"].as_str().map(str::to_owned)) {
+                    api.post(&format!("/v1/invoices/{invoice}/pay"), "").await;
+                }
+            }
+            Step::FailFinalization => api.standin.fail_next_finalizations(1),
             Step::Fault(kind) => api.misbehave("/v1", kind),
             Step::Pass(seconds) => {
                 api.set_clock(api.now() + seconds);

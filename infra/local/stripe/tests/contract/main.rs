@@ -7,6 +7,8 @@ mod idempotency;
 mod invoices;
 mod journal;
 mod meters;
+mod pauses;
+mod payments;
 mod subscriptions;
 mod typed;
 mod wire;

@@ -85,7 +85,7 @@ async fn errors_name_their_parameter() {
     let word = api.get("/v1/invoices?status=lost").await.error(400);
     assert_eq!(
         word["message"],
-        "Invalid status: must be one of draft, open, paid, or void"
+        "Invalid status: must be one of draft, open, paid, uncollectible, or void"
     );
 
     let absent = api.get("/v1/customers/cus_x").await.error(404);
