@@ -149,7 +149,7 @@ impl Client {
                 StripeMethod::Post => Method::POST,
                 StripeMethod::Delete => Method::DELETE,
             })
-            .uri(format!("{}/v1{path}{query}", self.inner.base_url))
+            .uri(format!("{}{}{path}{query}", self.inner.base_url, version_prefix(&path)))
             .header(AUTHORIZATION, self.inner.authorization.clone())
             .header(STRIPE_VERSION, self.inner.version.clone())
             .header(USER_AGENT, concat!("farebox/", env!("CARGO_PKG_VERSION")));
@@ -241,6 +241,11 @@ fn pool(config: &Config) -> Result<Pool<HttpsConnector<HttpConnector>, Full<Byte
         .pool_idle_timeout(config.idle_timeout)
         .pool_max_idle_per_host(config.idle_connections_max)
         .build(tls))
+}
+
+/// async-stripe leaves out the `/v1` of a path; a path of the second API says where it belongs.
+fn version_prefix(path: &str) -> &'static str {
+    if path.starts_with("/v2/") { "" } else { "/v1" }
 }
 
 /// The address without a slash at its end.

@@ -10,8 +10,9 @@ use crate::Error;
 ///
 /// It is the version that the request builders of async-stripe 1.0.0-rc.10 were generated from. It lies after 2025-03-31.basil
 /// (billing periods are on subscription items, usage records are gone) and after 2026-04-22.dahlia (a meter event of more than
-/// 15 digits is refused in the answer, not silently afterwards). What 2026-09-30.endive itself breaks (`payment_method_types`,
-/// updates of `billing_cycle_anchor`) is nothing we send: <https://docs.stripe.com/changelog/endive>.
+/// 15 digits is refused in the answer, not silently afterwards). Of what 2026-09-30.endive itself breaks,
+/// `payment_method_types` is nothing we send, and updates of `billing_cycle_anchor` are sent in its new form:
+/// <https://docs.stripe.com/changelog/endive>.
 pub const API_VERSION: &str = "2026-09-30.endive";
 
 /// Stripe's own address.

@@ -100,12 +100,13 @@ impl Error {
         }
     }
 
-    /// Whether Stripe has no object with this id.
+    /// Whether Stripe has no object with this id: <https://docs.stripe.com/error-codes#resource-missing>.
     pub fn is_missing(&self) -> bool {
         self.is_rejected_as("resource_missing")
     }
 
-    /// Whether Stripe has another object with the id, or the lookup key, that this one should get.
+    /// Whether Stripe has an object already with the id that this one should get:
+    /// <https://docs.stripe.com/error-codes#resource-already-exists>.
     pub fn already_exists(&self) -> bool {
         self.is_rejected_as("resource_already_exists")
     }

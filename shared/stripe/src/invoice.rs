@@ -1,9 +1,10 @@
-//! Invoices, read only: what the customer was billed in the end.
+//! Invoices: what the customer was billed in the end, and whether it was paid.
 
 use serde::Deserialize;
-use stripe_billing::invoice::ListInvoice;
+use stripe_billing::invoice::{FinalizeInvoiceInvoice, ListInvoice, PayInvoice, RetrieveInvoice};
 use stripe_client_core::StripeRequest;
 
+use crate::answer::Accepted;
 use crate::client::path_id;
 use crate::list::{Listed, PAGE, Page, page_of};
 use crate::{Client, Error, reference};
@@ -20,8 +21,22 @@ pub struct Invoice {
     pub billing_reason: Option<String>,
     /// `sub_…`, if a subscription made it.
     pub subscription: Option<String>,
+    /// `cus_…`
+    pub customer: Option<String>,
     /// After discounts and taxes.
     pub total: i64,
+    /// What the customer shall pay: the total, less what the customer's balance pays.
+    pub amount_due: i64,
+    /// What is still to be paid of it.
+    pub amount_remaining: i64,
+    /// How often Stripe tried to collect it by itself.
+    pub attempt_count: u64,
+    /// When Stripe will try again, in unix seconds; `None` if it won't.
+    pub next_payment_attempt: Option<i64>,
+    /// When it was finalized, in unix seconds; until then it is a draft and can change.
+    pub finalized_at: Option<i64>,
+    /// Where the customer can look at it and pay, once it is finalized.
+    pub hosted_invoice_url: Option<String>,
     /// In lower case: `usd`.
     pub currency: String,
     /// Unix seconds. These look back one period; what a line bills is in the line.
@@ -76,6 +91,41 @@ impl Client {
         Ok(invoices)
     }
 
+    /// An invoice as it is now: <https://docs.stripe.com/api/invoices/retrieve>.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] with 404 if there is none.
+    pub async fn invoice(&self, id: &str) -> Result<Invoice, Error> {
+        let accepted = self.get(RetrieveInvoice::new(path_id(id)?).build()).await?;
+        self.read_invoice(&accepted).await
+    }
+
+    /// Tries to collect an invoice now, out of the schedule: <https://docs.stripe.com/api/invoices/pay>.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] with 402 if the payment fails, with 400 if the invoice is not open; one that was paid in the meantime
+    /// has no code of its own, so ask for its status.
+    pub async fn pay_invoice(&self, id: &str, idempotency_key: &str) -> Result<Invoice, Error> {
+        let accepted = self.create(&PayInvoice::new(path_id(id)?), idempotency_key).await?;
+        self.read_invoice(&accepted).await
+    }
+
+    /// Makes a draft final, an hour before Stripe would do it: <https://docs.stripe.com/api/invoices/finalize>. If nothing is
+    /// due, it is paid with that.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] if it is no draft.
+    pub async fn finalize_invoice(&self, id: &str, idempotency_key: &str) -> Result<Invoice, Error> {
+        let accepted = self
+            .create(&FinalizeInvoiceInvoice::new(path_id(id)?), idempotency_key)
+            .await?;
+        self.read_invoice(&accepted).await
+    }
+
+    async fn read_invoice(&self, accepted: &Accepted) -> Result<Invoice, Error> {
+        self.with_lines(accepted.read()?).await
+    }
+
     /// An invoice shows only its first lines.
     async fn with_lines(&self, read: Read) -> Result<Invoice, Error> {
         let path = format!("/invoices/{}/lines", path_id(&read.id)?);
@@ -89,7 +139,14 @@ impl Client {
             id: read.id,
             status: read.status,
             billing_reason: read.billing_reason,
+            customer: read.customer,
             total: read.total,
+            amount_due: read.amount_due,
+            amount_remaining: read.amount_remaining,
+            attempt_count: read.attempt_count,
+            next_payment_attempt: read.next_payment_attempt,
+            finalized_at: read.status_transitions.finalized_at,
+            hosted_invoice_url: read.hosted_invoice_url,
             currency: read.currency,
             period_start: read.period_start,
             period_end: read.period_end,
@@ -104,11 +161,25 @@ struct Read {
     status: Option<String>,
     billing_reason: Option<String>,
     parent: Option<Parent>,
+    #[serde(default, deserialize_with = "reference::optional")]
+    customer: Option<String>,
     total: i64,
+    amount_due: i64,
+    amount_remaining: i64,
+    attempt_count: u64,
+    next_payment_attempt: Option<i64>,
+    #[serde(default)]
+    status_transitions: StatusTransitions,
+    hosted_invoice_url: Option<String>,
     currency: String,
     period_start: i64,
     period_end: i64,
     lines: Page<InvoiceLine>,
+}
+
+#[derive(Default, Deserialize)]
+struct StatusTransitions {
+    finalized_at: Option<i64>,
 }
 
 /// <https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects>

@@ -2,10 +2,12 @@
 
 mod answer;
 mod catalog;
+mod checkout;
 mod client;
 mod config;
 mod customer;
 mod error;
+mod events;
 mod invoice;
 mod list;
 mod meter;
@@ -15,10 +17,12 @@ mod subscription;
 mod webhook;
 
 pub use catalog::Product;
+pub use checkout::{Buyer, CheckoutPrice, CheckoutSession, NewCheckout};
 pub use client::Client;
 pub use config::{API_VERSION, Config, SecretKey};
 pub use customer::{Customer, CustomerUpdate};
 pub use error::Error;
+pub use events::WebhookEndpoint;
 pub use invoice::{Invoice, InvoiceLine};
 pub use meter::{Meter, MeterEvent};
 pub use price::{Interval, NewPrice, Price, PriceCost, PriceStep, Recurring, TiersMode, UsagePriceSpec};

@@ -301,8 +301,8 @@ impl Client {
         self.read_subscription(&accepted).await
     }
 
-    /// Goes on with a subscription whose status is `paused`, in a new billing cycle that begins now:
-    /// <https://docs.stripe.com/api/subscriptions/resume>.
+    /// Goes on with a subscription whose status is `paused`, in a new billing cycle that begins now. If that makes an invoice, the
+    /// status changes only when it is paid or fails: <https://docs.stripe.com/api/subscriptions/resume>.
     ///
     /// # Errors
     /// [`Error::Rejected`] if it isn't paused.

@@ -179,7 +179,7 @@ async fn items_and_lines_that_did_not_fit_are_fetched() {
     let line = |id: &str| format!(r#"{{"id":"{id}","amount":5,"period":{{"start":1,"end":2}}}}"#);
     let server = Server::start([
         ok(&format!(
-            r#"{{"data":[{{"id":"in_1","total":10,"currency":"usd","period_start":1,"period_end":2,
+            r#"{{"data":[{{"id":"in_1","total":10,"amount_due":10,"amount_remaining":10,"attempt_count":0,"currency":"usd","period_start":1,"period_end":2,
                 "lines":{{"data":[{}],"has_more":true}}}}],"has_more":false}}"#,
             line("il_1")
         )),
@@ -200,7 +200,7 @@ async fn items_and_lines_that_did_not_fit_are_fetched() {
 
 #[tokio::test]
 async fn invoices_over_pages() {
-    let second = r#"{"data":[{"id":"in_2","total":0,"currency":"usd","period_start":1,"period_end":2,
+    let second = r#"{"data":[{"id":"in_2","total":0,"amount_due":0,"amount_remaining":0,"attempt_count":0,"currency":"usd","period_start":1,"period_end":2,
         "status":null,"lines":{"data":[],"has_more":false}}],"has_more":false}"#;
     let server = Server::start([ok(include_str!("invoices.json")), ok(second)]).await;
     let invoices = server.client().invoices("cus_1").await.unwrap();
@@ -212,6 +212,23 @@ async fn invoices_over_pages() {
     assert_eq!(invoice.billing_reason.as_deref(), Some("subscription_cycle"));
     assert_eq!((invoice.status.as_deref(), invoice.total), (Some("paid"), 4_925));
     assert_eq!(invoice.subscription.as_deref(), Some("sub_1"));
+    assert_eq!(
+        (invoice.amount_due, invoice.amount_remaining, invoice.attempt_count),
+        (4_925, 25, 2)
+    );
+    assert_eq!(
+        (invoice.next_payment_attempt, invoice.finalized_at),
+        (Some(1_797_800_000), Some(1_797_595_600))
+    );
+    assert_eq!(invoice.customer.as_deref(), Some("cus_1"));
+    assert_eq!(
+        invoice.hosted_invoice_url.as_deref(),
+        Some("https://invoice.stripe.com/i/1")
+    );
+    assert_eq!(
+        (invoices[1].next_payment_attempt, invoices[1].finalized_at),
+        (None, None)
+    );
     let line = &invoice.lines[1];
     assert_eq!((line.amount, line.quantity), (25, Some(500)));
     assert_eq!(

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use farebox_stripe::{
-    API_VERSION, CustomerUpdate, CycleAnchor, Error, Interval, ItemChange, MeterEvent, MissingPaymentMethod, NewPrice,
-    NewSubscription, PauseBehavior, PriceCost, PriceStep, Proration, SubscriptionUpdate, TiersMode, TrialEnd,
-    UsagePriceSpec,
+    API_VERSION, Buyer, CheckoutPrice, CustomerUpdate, CycleAnchor, Error, Interval, ItemChange, MeterEvent,
+    MissingPaymentMethod, NewCheckout, NewPrice, NewSubscription, PauseBehavior, PriceCost, PriceStep, Proration,
+    SubscriptionUpdate, TiersMode, TrialEnd, UsagePriceSpec,
 };
 
 use crate::server::{KEY, Recorded, Server, ok, refusal};
@@ -668,6 +668,133 @@ async fn subscriptions_of_a_customer() {
     assert_get(&requests[0], "/v1/subscriptions", &query);
     let next = [query.as_slice(), &[("starting_after", "sub_2")]].concat();
     assert_get(&requests[1], "/v1/subscriptions", &next);
+}
+
+#[tokio::test]
+async fn an_invoice_is_read_finalized_and_paid() {
+    let invoice = r#"{"id":"in_1","total":10,"amount_due":10,"amount_remaining":0,"attempt_count":1,"currency":"usd",
+        "period_start":1,"period_end":2,"lines":{"data":[]},"parent":{"subscription_details":{"subscription":"sub_1"}}}"#;
+    let declined = r#"{"code":"card_declined","type":"card_error","message":"Your card was declined."}"#;
+    let server = Server::start([ok(invoice), ok(invoice), ok(invoice), refusal(402, declined)]).await;
+    let client = server.client();
+    let read = client.invoice("in_1").await.unwrap();
+    assert_eq!(
+        (read.subscription.as_deref(), read.amount_remaining),
+        (Some("sub_1"), 0)
+    );
+    client.finalize_invoice("in_1", "k1").await.unwrap();
+    client.pay_invoice("in_1", "k1").await.unwrap();
+    let error = client.pay_invoice("in_1", "k1").await.unwrap_err();
+    assert!(matches!(error, Error::Rejected { status: 402, code: Some(code), .. } if code == "card_declined"));
+    let requests = server.requests();
+    assert_get(&requests[0], "/v1/invoices/in_1", &[]);
+    assert_post(&requests[1], "/v1/invoices/in_1/finalize", &[]);
+    assert_post(&requests[2], "/v1/invoices/in_1/pay", &[]);
+}
+
+#[tokio::test]
+async fn a_checkout_session() {
+    let open = r#"{"id":"cs_test_1","url":"https://checkout.stripe.com/c/1","status":"open","payment_status":"unpaid",
+        "customer":null,"subscription":null,"client_reference_id":"acme","metadata":null}"#;
+    let complete = r#"{"id":"cs_test_1","url":null,"status":"complete","payment_status":"paid","customer":{"id":"cus_1"},
+        "subscription":"sub_1","client_reference_id":"acme","metadata":{"farebox":"1"}}"#;
+    let server = Server::start([ok(open), ok(open), ok(open), ok(complete)]).await;
+    let client = server.client();
+    let new = NewCheckout {
+        buyer: Buyer::Customer("cus_1".to_owned()),
+        client_reference_id: Some("acme".to_owned()),
+        prices: vec![
+            CheckoutPrice::Flat("price_1".to_owned()),
+            CheckoutPrice::Metered("price_2".to_owned()),
+        ],
+        trial_days: Some(14),
+        metadata: metadata(),
+        success_url: "https://example.com/?session={CHECKOUT_SESSION_ID}".to_owned(),
+        cancel_url: Some("https://example.com/prices".to_owned()),
+    };
+    let session = client.create_checkout_session(&new, "k1").await.unwrap();
+    assert_eq!(session.url.as_deref(), Some("https://checkout.stripe.com/c/1"));
+    assert_eq!((session.customer, session.subscription), (None, None));
+    let new = NewCheckout {
+        buyer: Buyer::Email("ada@example.com".to_owned()),
+        client_reference_id: None,
+        trial_days: None,
+        metadata: HashMap::new(),
+        cancel_url: None,
+        ..new
+    };
+    client.create_checkout_session(&new, "k1").await.unwrap();
+    let new = NewCheckout {
+        buyer: Buyer::Anyone,
+        ..new
+    };
+    client.create_checkout_session(&new, "k1").await.unwrap();
+    let session = client.checkout_session("cs_test_1").await.unwrap();
+    assert_eq!(
+        (session.customer.as_deref(), session.subscription.as_deref()),
+        (Some("cus_1"), Some("sub_1"))
+    );
+    assert_eq!(
+        (session.status.as_deref(), session.payment_status.as_str()),
+        (Some("complete"), "paid")
+    );
+    assert_eq!(session.client_reference_id.as_deref(), Some("acme"));
+    assert_eq!(session.metadata["farebox"], "1");
+    let requests = server.requests();
+    let common = [
+        ("mode", "subscription"),
+        ("line_items[0][price]", "price_1"),
+        ("line_items[0][quantity]", "1"),
+        ("line_items[1][price]", "price_2"),
+        ("success_url", "https://example.com/?session={CHECKOUT_SESSION_ID}"),
+    ];
+    let whole = [
+        common.as_slice(),
+        &[
+            ("customer", "cus_1"),
+            ("client_reference_id", "acme"),
+            ("cancel_url", "https://example.com/prices"),
+            ("metadata[farebox]", "a & b"),
+            ("subscription_data[metadata][farebox]", "a & b"),
+            ("subscription_data[trial_period_days]", "14"),
+        ],
+    ]
+    .concat();
+    assert_post(&requests[0], "/v1/checkout/sessions", &whole);
+    let email = [common.as_slice(), &[("customer_email", "ada@example.com")]].concat();
+    assert_post(&requests[1], "/v1/checkout/sessions", &email);
+    assert_post(&requests[2], "/v1/checkout/sessions", &common);
+    assert_get(&requests[3], "/v1/checkout/sessions/cs_test_1", &[]);
+}
+
+#[tokio::test]
+async fn events_of_both_apis_and_the_endpoints() {
+    let endpoint = r#"{"data":[{"id":"we_1","url":"https://example.com/stripe","enabled_events":["invoice.paid"],
+        "api_version":null,"status":"enabled"}],"has_more":false}"#;
+    let server = Server::start([
+        ok(include_str!("../webhook/snapshot.json")),
+        ok(include_str!("../webhook/thin_fetched.json")),
+        ok(endpoint),
+    ])
+    .await;
+    let client = server.client();
+    assert_eq!(client.event("evt_1").await.unwrap().object_id(), Some("in_1"));
+    let thin = client.thin_event("evt_test_2").await.unwrap();
+    assert_eq!(thin.meter_errors.unwrap().error_count, 3);
+    let endpoints = client.webhook_endpoints().await.unwrap();
+    assert_eq!(
+        (endpoints[0].id.as_str(), endpoints[0].status.as_str()),
+        ("we_1", "enabled")
+    );
+    assert_eq!(
+        (endpoints[0].url.as_str(), endpoints[0].api_version.as_deref()),
+        ("https://example.com/stripe", None)
+    );
+    assert_eq!(endpoints[0].enabled_events, ["invoice.paid"]);
+    let requests = server.requests();
+    assert_get(&requests[0], "/v1/events/evt_1", &[]);
+    assert_get(&requests[1], "/v2/core/events/evt_test_2", &[]);
+    assert_get(&requests[2], "/v1/webhook_endpoints", &[("limit", "100")]);
 }
 
 #[tokio::test]
