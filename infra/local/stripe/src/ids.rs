@@ -21,11 +21,13 @@ impl Ids {
 /// A kind of object; knows the shape of its ids.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
+    CheckoutSession,
     Customer,
     Event,
     Invoice,
     InvoiceItem,
     InvoiceLine,
+    LineItem,
     Meter,
     Price,
     Product,
@@ -34,17 +36,21 @@ pub(crate) enum Kind {
     SubscriptionItem,
     Summary,
     ThinEvent,
+    WebhookEndpoint,
+    WebhookSecret,
 }
 
 impl Kind {
     /// An id that follows from `seed` alone.
     pub(crate) fn shape(self, seed: &[u8]) -> String {
         let (prefix, length) = match self {
+            Self::CheckoutSession => ("cs_test_a1", 42),
             Self::Customer => ("cus_", 14),
             Self::Event => ("evt_1", 23),
             Self::Invoice => ("in_1", 23),
             Self::InvoiceItem => ("ii_1", 23),
             Self::InvoiceLine => ("il_1", 23),
+            Self::LineItem => ("li_1", 23),
             Self::Meter => ("mtr_test_61", 30),
             Self::Price => ("price_1", 23),
             Self::Product => ("prod_", 14),
@@ -53,6 +59,8 @@ impl Kind {
             Self::SubscriptionItem => ("si_", 14),
             Self::Summary => ("mtrusg_test_6", 40),
             Self::ThinEvent => ("evt_test_65", 40),
+            Self::WebhookEndpoint => ("we_1", 23),
+            Self::WebhookSecret => ("whsec_", 32),
         };
         format!("{prefix}{}", base62(prefix, seed, length))
     }

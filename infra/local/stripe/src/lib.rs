@@ -4,6 +4,7 @@
 
 mod calendar;
 mod catalog;
+mod checkout;
 mod customers;
 mod events;
 mod faults;
@@ -19,6 +20,7 @@ mod server;
 mod state;
 mod subscriptions;
 mod table;
+mod webhooks;
 mod wire;
 
 use std::{
@@ -243,6 +245,7 @@ impl StandIn {
             form: format!("times={times}"),
             key: None,
             request_id: core.next_request_id(),
+            host: None,
             outage: None,
         };
         core.handle(call, at);
@@ -258,6 +261,11 @@ impl StandIn {
             events: core.state.events.after(cursor).to_vec(),
             cursor: core.state.events.len().max(cursor),
         }
+    }
+
+    /// The enabled webhook endpoints, oldest first, with their secrets: where who embeds the stand-in may deliver the events to.
+    pub fn webhook_endpoints(&self) -> Vec<Value> {
+        self.core().state.destinations()
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {

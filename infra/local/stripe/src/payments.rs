@@ -36,7 +36,7 @@ const RETRY_DAYS: [i64; 3] = [3, 5, 7];
 pub(crate) const INCOMPLETE_S: i64 = 23 * 3600;
 
 /// Whether a charge of this payment method fails. All but the documented test method work.
-fn declines(method: &str) -> bool {
+pub(crate) fn declines(method: &str) -> bool {
     method == FAILS_WHEN_CHARGED
 }
 

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     FaultKind, Inner, StandIn,
+    checkout::PAGES,
     events::API_VERSION,
     state::{Call, Handled, Outage},
     wire::{error::ApiError, form::Params},
@@ -28,6 +29,8 @@ use crate::{
 
 /// Requests larger than this are refused; Stripe's largest are far smaller.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+const CHECKOUT_SESSIONS: &str = "/v1/checkout/sessions";
 
 const METER_EVENTS: &str = "/v1/billing/meter_events";
 
@@ -100,6 +103,8 @@ struct Reply {
     body: String,
     replayed: bool,
     lock_timeout: bool,
+    html: bool,
+    location: Option<String>,
 }
 
 impl Reply {
@@ -109,6 +114,8 @@ impl Reply {
             body: error.body(request_id).to_string(),
             replayed: false,
             lock_timeout: false,
+            html: false,
+            location: None,
         }
     }
 }
@@ -120,6 +127,8 @@ impl From<Handled> for Reply {
             body: handled.body,
             replayed: handled.replayed,
             lock_timeout: false,
+            html: false,
+            location: None,
         }
     }
 }
@@ -196,6 +205,9 @@ impl StandIn {
 impl Inner {
     /// From the outside in: the key, the fault, the locks, the state, the disk.
     async fn reply(&self, incoming: &Incoming, request_id: &str) -> Result<Reply, Dropped> {
+        if let Some(session) = incoming.path.strip_prefix(PAGES) {
+            return Ok(self.page(incoming, session, request_id).await);
+        }
         if let Err(error) = self.authenticate(incoming) {
             return Ok(Reply::error(&error, request_id));
         }
@@ -236,6 +248,10 @@ impl Inner {
             form: incoming.form.clone(),
             key: key.map(str::to_owned),
             request_id: request_id.to_owned(),
+            host: incoming
+                .header("host")
+                .filter(|_| incoming.path == CHECKOUT_SESSIONS)
+                .map(str::to_owned),
             outage,
         };
         let mut reply = match self.commit(call).await {
@@ -252,6 +268,62 @@ impl Inner {
                 Ok(reply)
             }
             _ => Ok(reply),
+        }
+    }
+
+    /// A checkout session's page, which knows no key: `GET` shows it, `POST` completes the session and leads on.
+    async fn page(&self, incoming: &Incoming, session: &str, request_id: &str) -> Reply {
+        let missing = || Reply::error(&ApiError::no_such("checkout.session", session, "session"), request_id);
+        let trouble = match incoming.method.as_str() {
+            "GET" => {
+                let mut core = self.core();
+                self.settle(&mut core);
+                core.flush();
+                None
+            }
+            "POST" => {
+                let call = Call {
+                    method: incoming.method.clone(),
+                    path: incoming.path.clone(),
+                    form: incoming.form.clone(),
+                    key: None,
+                    request_id: request_id.to_owned(),
+                    host: None,
+                    outage: None,
+                };
+                let reply = match self.commit(call).await {
+                    Some(handled) => Reply::from(handled),
+                    None => Reply::error(&ApiError::internal(), request_id),
+                };
+                let landing = self.core().state.landing_of(session);
+                match landing {
+                    Some(landing) if reply.status == 200 => {
+                        return Reply {
+                            status: 303,
+                            location: Some(landing),
+                            ..reply
+                        };
+                    }
+                    _ if incoming
+                        .header("accept")
+                        .is_some_and(|kinds| kinds.contains("text/html")) =>
+                    {
+                        Some(reply)
+                    }
+                    _ => return reply,
+                }
+            }
+            _ => return missing(),
+        };
+        let words = trouble.as_ref().map(|_| "That did not work. Please try again.");
+        match self.core().state.checkout_page(session, words) {
+            Some(body) => Reply {
+                status: trouble.map_or(200, |reply| reply.status),
+                body,
+                html: true,
+                ..missing()
+            },
+            None => missing(),
         }
     }
 
@@ -336,7 +408,15 @@ fn respond(reply: Reply, incoming: &Incoming, request_id: &str) -> Response<Full
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let content_type = if reply.html {
+        "text/html; charset=utf-8"
+    } else {
+        "application/json"
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(location) = reply.location.and_then(|url| HeaderValue::try_from(url).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
     let version = incoming.headers.get("stripe-version").cloned();
     headers.insert(
         "stripe-version",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     AfterRetries,
     catalog::{Catalog, expand_tiers},
+    checkout::Session,
     customers::Customer,
     events::{Cause, EventLog},
     idempotency::{IdempotencyKeys, KEY_LENGTH_MAX, Kept},
@@ -16,6 +17,7 @@ use crate::{
     meters::Meters,
     subscriptions::Subscription,
     table::Table,
+    webhooks::WebhookEndpoint,
     wire::{
         error::ApiError,
         form::{self, Params},
@@ -44,6 +46,8 @@ pub(crate) enum Due {
     ResumeCollection(String),
     /// A trial ends in three days.
     TrialNotice(String),
+    /// A checkout session's time is over.
+    ExpireSession(String),
     /// A subscription's `cancel_at`.
     Cancel(String),
     /// A subscription's billing period ends.
@@ -70,6 +74,9 @@ pub(crate) struct Call {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) key: Option<String>,
     pub(crate) request_id: String,
+    /// The address that the caller knows us by, where the answer names it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) outage: Option<Outage>,
 }
@@ -99,6 +106,8 @@ pub(crate) struct State {
     pub(crate) invoices: Table<Invoice>,
     /// How many of the next finalizations fail.
     pub(crate) finalization_failures: u32,
+    pub(crate) sessions: Table<Session>,
+    pub(crate) webhook_endpoints: Table<WebhookEndpoint>,
     pub(crate) events: EventLog,
     pub(crate) due: BTreeSet<(i64, Due)>,
     keys: IdempotencyKeys,
@@ -116,6 +125,8 @@ impl State {
             item_owners: HashMap::new(),
             invoices: Table::default(),
             finalization_failures: 0,
+            sessions: Table::default(),
+            webhook_endpoints: Table::default(),
             events: EventLog::default(),
             due: BTreeSet::new(),
             keys: IdempotencyKeys::default(),
@@ -138,6 +149,7 @@ impl State {
                 Due::ExpireIncomplete(subscription) => self.expire_incomplete(&subscription, at),
                 Due::ResumeCollection(subscription) => self.resume_collection_due(&subscription, at),
                 Due::TrialNotice(subscription) => self.trial_notice_due(&subscription, at),
+                Due::ExpireSession(session) => self.expire_session_due(&session, at),
                 Due::Cancel(subscription) => self.cancel_due(&subscription, at),
                 Due::Cycle(subscription) => self.cycle(&subscription, at),
             };
@@ -219,6 +231,10 @@ impl State {
         let unrecognized = || ApiError::unrecognized_url(&call.method, &call.path);
         let mut answer = match (call.method.as_str(), segments.as_slice()) {
             ("GET", ["v1", path @ ..]) => self.read(path, params, at).ok_or_else(unrecognized)?,
+            ("POST", ["v1", "checkout", "sessions"]) => {
+                self.create_session(params, call.host.as_deref().unwrap_or("localhost"), at)
+            }
+            ("POST", ["_standin", "checkout", id]) => self.complete_session(id, params, at),
             ("POST", ["_standin", "finalization_failures"]) => self.fail_finalizations(params),
             ("GET", ["v2", "core", "events", id]) => self.read_event(id, params),
             ("POST", ["v1", path @ ..]) => self.write(path, params, at, &cause).ok_or_else(unrecognized)?,
@@ -257,6 +273,11 @@ impl State {
                 .get(id, "invoice")
                 .map(|invoice| self.render_invoice(invoice, at))),
             ["invoices", id, "lines"] => self.list_lines(id, params, at),
+            ["checkout", "sessions"] => self.list_sessions(params),
+            ["checkout", "sessions", id] => self.retrieve_session(id, params),
+            ["checkout", "sessions", id, "line_items"] => self.list_line_items(id, params),
+            ["webhook_endpoints"] => self.list_webhook_endpoints(params),
+            ["webhook_endpoints", id] => self.retrieve_webhook_endpoint(id, params),
             ["events"] => self.list_events(params),
             ["events", id] => self.read_event(id, params),
             _ => return None,
@@ -282,6 +303,9 @@ impl State {
             ["subscriptions", id] => self.update_subscription(id, params, at, cause),
             ["subscription_items"] => self.create_item(params, at, cause),
             ["subscription_items", id] => self.update_item(id, params, at, cause),
+            ["checkout", "sessions", id, "expire"] => self.expire_session(id, params, at, cause),
+            ["webhook_endpoints"] => self.create_webhook_endpoint(params, at),
+            ["webhook_endpoints", id] => self.update_webhook_endpoint(id, params),
             ["invoices", "create_preview"] => self.preview_invoice(params, at),
             ["invoices", id] => self.update_invoice(id, params, at, cause),
             ["invoices", id, "finalize"] => self.finalize_now(id, params, at, cause),
@@ -297,6 +321,7 @@ impl State {
             ["customers", id] => self.delete_customer(id, params, at, cause),
             ["subscriptions", id] => self.cancel_subscription(id, params, at, cause),
             ["subscription_items", id] => self.delete_item(id, params, at, cause),
+            ["webhook_endpoints", id] => self.delete_webhook_endpoint(id, params),
             _ => return None,
         })
     }
@@ -360,6 +385,9 @@ impl State {
                 expand_tiers(price, object);
             }
             return;
+        }
+        if *name == "line_items" && object.get("object").is_some_and(|kind| kind == "checkout.session") {
+            self.expand_line_items(object);
         }
         match object.get_mut(*name) {
             Some(Value::Array(rows)) => rows.iter_mut().for_each(|row| self.expand(row, rest, at)),
@@ -439,12 +467,14 @@ impl State {
 const PREVIEW_PATH: &str = "/v1/invoices/create_preview";
 
 /// Names that may stand in an expansion. Checked before anything is done.
-const EXPANDABLE: [&str; 13] = [
+const EXPANDABLE: [&str; 15] = [
     "customer",
     "data",
     "default_price",
+    "invoice",
     "items",
     "latest_invoice",
+    "line_items",
     "lines",
     "parent",
     "price",

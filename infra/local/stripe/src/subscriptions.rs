@@ -335,7 +335,7 @@ impl State {
     }
 
     /// A subscription with its items, not started.
-    fn new_subscription(
+    pub(crate) fn new_subscription(
         &mut self,
         customer: &str,
         items: Vec<Params>,
@@ -631,7 +631,15 @@ impl State {
         let cancel_at_period_end = params.boolean("cancel_at_period_end")?;
         let cancel_at = take_cancel_at(&mut params)?;
         let trial_end = take_trial_end_update(&mut params)?;
-        let anchor_now = params.choice("billing_cycle_anchor", &[("now", true), ("unchanged", false)])?;
+        // An object since 2026-09-30.endive: <https://docs.stripe.com/changelog/endive>.
+        let anchor_now = match params.level("billing_cycle_anchor")? {
+            Some(mut level) => {
+                let anchor_now = level.choice("type", &[("now", true), ("unchanged", false)])?;
+                level.finish()?;
+                anchor_now
+            }
+            None => None,
+        };
         take_cancellation(&mut params, &mut subscription.cancellation)?;
         if let Some(send_invoice) = take_collection_method(&mut params)? {
             subscription.send_invoice = send_invoice;
@@ -1388,7 +1396,7 @@ enum End {
 
 impl Subscription {
     /// Sets the first period: a trial, or up to the first boundary of the cycle.
-    fn start(
+    pub(crate) fn start(
         &mut self,
         interval: Interval,
         trial_end: Option<i64>,

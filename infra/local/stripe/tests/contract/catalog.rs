@@ -126,3 +126,36 @@ async fn senseless_prices_are_refused() {
         "transform_quantity"
     );
 }
+
+#[tokio::test]
+async fn products_change_and_lists_know_what_is_active() {
+    let api = Api::start().await;
+    let product = api.post("/v1/products", "name=Pro&metadata[tier]=pro").await.ok();
+    let path = format!("/v1/products/{}", id(&product));
+    let form = format!(
+        "currency=usd&unit_amount=100&recurring[interval]=month&product={}",
+        id(&product)
+    );
+    let price = id(&api.post("/v1/prices", &form).await.ok());
+    let changed = api
+        .post(
+            &path,
+            &format!("name=Pro2&default_price={price}&metadata[tier]=&active=false"),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        (&changed["name"], &changed["default_price"], &changed["metadata"]),
+        (&"Pro2".into(), &price.as_str().into(), &serde_json::json!({}))
+    );
+    assert_eq!(api.get(&path).await.ok(), changed);
+    api.post(&format!("/v1/prices/{price}"), "active=false").await.ok();
+    for list in ["/v1/products", "/v1/prices"] {
+        for (active, count) in [("false", 1), ("true", 0)] {
+            let listed = api.get(&format!("{list}?active={active}")).await.ok();
+            assert_eq!(listed["data"].as_array().map(Vec::len), Some(count), "{list} {active}");
+        }
+    }
+    let of_product = api.get(&format!("/v1/prices?product={}", id(&product))).await.ok();
+    assert_eq!(of_product["data"][0]["id"], price.as_str());
+}

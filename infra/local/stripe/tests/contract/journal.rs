@@ -181,6 +181,10 @@ enum Step {
         fails: bool,
     },
     Pay,
+    Checkout {
+        flat: bool,
+        presses: bool,
+    },
     FailFinalization,
     Fault(FaultKind),
     Pass(i64),
@@ -203,6 +207,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3usize, any::<bool>()).prop_map(|(subscription, at_period_end)| Step::Cancel { subscription, at_period_end }),
         2 => (0..3usize, any::<bool>()).prop_map(|(customer, fails)| Step::Card { customer, fails }),
         1 => Just(Step::Pay),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(flat, presses)| Step::Checkout { flat, presses }),
         1 => Just(Step::FailFinalization),
         1 => fault.prop_map(Step::Fault),
         3 => prop_oneof![1..HOUR, HOUR..3 * DAY, 20 * DAY..70 * DAY].prop_map(Step::Pass),
@@ -299,6 +304,19 @@ async fn run(api: &Api, steps: Vec<Step>) {
                 let invoice = serde_json::from_str::<Value>(&open.body).ok();
                 if let Some(invoice) = invoice.and_then(|body| body["data"][0]["id"].as_str().map(str::to_owned)) {
                     api.post(&format!("/v1/invoices/{invoice}/pay"), "").await;
+                }
+            }
+            Step::Checkout { flat, presses } => {
+                let quantity = if flat { "&line_items[0][quantity]=1" } else { "" };
+                let form = format!(
+                    "mode=subscription&success_url=https://a.example&line_items[0][price]={}{quantity}",
+                    prices[usize::from(flat)]
+                );
+                let answer = api.post("/v1/checkout/sessions", &form).await;
+                let session = serde_json::from_str::<Value>(&answer.body).ok();
+                let session = session.and_then(|body| body["id"].as_str().map(str::to_owned));
+                if let Some(session) = session.filter(|_| presses) {
+                    api.post(&format!("/_standin/checkout/{session}"), "").await;
                 }
             }
             Step::FailFinalization => api.standin.fail_next_finalizations(1),

@@ -2,6 +2,7 @@
 
 mod api;
 mod catalog;
+mod checkout;
 mod faults;
 mod idempotency;
 mod invoices;
@@ -11,4 +12,5 @@ mod pauses;
 mod payments;
 mod subscriptions;
 mod typed;
+mod webhooks;
 mod wire;

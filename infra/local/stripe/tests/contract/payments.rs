@@ -335,3 +335,24 @@ async fn a_finalization_can_be_made_to_fail() {
     assert_eq!(finalized["status"], "paid");
     assert!(finalized["last_finalization_error"].is_null());
 }
+
+#[tokio::test]
+async fn a_deleted_customer_is_not_asked_again() {
+    let api = Api::start().await;
+    let (customer, made, invoice) = failing_renewal(&api).await;
+    let before = cursor(&api);
+    api.delete(&format!("/v1/customers/{customer}")).await.ok();
+    assert_eq!(
+        kinds(&api, before),
+        ["customer.subscription.deleted", "customer.deleted"]
+    );
+    assert_eq!(subscription(&api, &made).await["status"], "canceled");
+    let left = api.get(&format!("/v1/invoices/{invoice}")).await.ok();
+    assert_eq!(
+        (&left["status"], &left["next_payment_attempt"]),
+        (&"open".into(), &Value::Null)
+    );
+    let before = cursor(&api);
+    api.set_clock(ATTEMPTED + 60 * DAY);
+    assert_eq!(kinds(&api, before), [""; 0]);
+}

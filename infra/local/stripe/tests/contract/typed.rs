@@ -2,10 +2,13 @@
 
 use miniserde::{Deserialize, json};
 use stripe_billing::{BillingMeter, BillingMeterEvent, BillingMeterEventAdjustment, BillingMeterEventSummary};
-use stripe_shared::{Customer, Event, Invoice, InvoiceLineItem, Price, Product, Subscription, SubscriptionItem};
+use stripe_shared::{
+    CheckoutSession, CheckoutSessionStatus, Customer, Event, Invoice, InvoiceLineItem, Price, Product, Subscription,
+    SubscriptionItem,
+};
 use stripe_types::List;
 
-use crate::api::{Answer, Api, DAY, FEBRUARY_END, START, id};
+use crate::api::{Answer, Api, DAY, FEBRUARY_END, HOUR, START, id};
 
 fn decodes<T: Deserialize>(answer: &Answer) -> T {
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -69,6 +72,44 @@ async fn every_object_decodes() {
         [2900, 0, 8]
     );
     let _: Subscription = decodes(&api.delete(&format!("/v1/subscriptions/{subscription}")).await);
+    let events: List<Event> = decodes(&api.get("/v1/events?limit=100").await);
+    assert!(events.data.len() > 10);
+}
+
+#[tokio::test]
+async fn what_went_wrong_decodes_too() {
+    let api = Api::start().await;
+    let price = api.price("unit_amount=2900").await;
+    let form = format!(
+        "mode=subscription&success_url=https://a.example&line_items[0][price]={price}&line_items[0][quantity]=1"
+    );
+    let open: CheckoutSession = decodes(&api.post("/v1/checkout/sessions", &form).await);
+    let url = open.url.expect("a url");
+    let page = url.strip_prefix("http://localhost").expect("our address");
+    api.post(page, "email=a@example.com").await;
+    let path = format!(
+        "/v1/checkout/sessions/{}?expand[]=line_items&expand[]=customer&expand[]=subscription&expand[]=invoice",
+        open.id
+    );
+    let complete: CheckoutSession = decodes(&api.get(&path).await);
+    assert_eq!(complete.status, Some(CheckoutSessionStatus::Complete));
+    let customer = api.get("/v1/customers").await.ok()["data"][0]["id"].clone();
+    let customer = customer.as_str().expect("an id");
+    let subscription = complete.subscription.expect("a subscription").id().to_string();
+    let path = format!("/v1/subscriptions/{subscription}");
+    let change = "default_payment_method=pm_card_chargeCustomerFail";
+    let _: Subscription = decodes(&api.post(&path, change).await);
+    api.set_clock(FEBRUARY_END + HOUR);
+    let _: List<Invoice> = decodes(&api.get(&format!("/v1/invoices?customer={customer}")).await);
+    let _: Customer = decodes(&api.get(&format!("/v1/customers/{customer}")).await);
+    api.standin.fail_next_finalizations(1);
+    let pause =
+        "default_payment_method=pm_card_visa&pause_collection[behavior]=void&pause_collection[resumes_at]=1999999999";
+    let paused: Subscription = decodes(&api.post(&path, pause).await);
+    assert!(paused.pause_collection.is_some());
+    api.set_clock(FEBRUARY_END + 32 * DAY);
+    let invoices: List<Invoice> = decodes(&api.get(&format!("/v1/invoices?customer={customer}")).await);
+    assert!(invoices.data[0].last_finalization_error.is_some());
     let events: List<Event> = decodes(&api.get("/v1/events?limit=100").await);
     assert!(events.data.len() > 10);
 }
