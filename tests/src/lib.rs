@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use farebox_authorizer::Authorizer;
 use farebox_core::{
+    admission::quota_attribute,
     tiers::{DEFAULT_METER, Overrides},
     time::Timestamp,
 };
@@ -104,7 +105,10 @@ pub async fn counted(system: &System, sold: &Sold) -> u64 {
         .read(&format!("{}#0", sold.customer.id))
         .await
         .expect("the counter is readable");
-    item.map_or(0, |item| item.units_of(&format!("q{}.{DEFAULT_METER}", period.start)))
+    let plan = &sold.customer.phase_at(period.start).plan;
+    item.map_or(0, |item| {
+        item.units_of(&quota_attribute(period.start, DEFAULT_METER, plan))
+    })
 }
 
 /// The counter's, the ledger's and Stripe's units of a customer's first period.
@@ -115,7 +119,7 @@ pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
     let ledger = rows.iter().filter(of).map(|row| row.units).sum();
     let stripe = &system.services.stripe;
     let meter = stripe
-        .find_meter(DEFAULT_METER)
+        .find_meter(&sold.customer.phase_at(period.start).plan.event_name(DEFAULT_METER))
         .await
         .expect("stripe answers")
         .expect("the meter exists");

@@ -1,8 +1,10 @@
 //! Who gets in, over the real wire to the embedded DynamoDB.
 
 use farebox_aws::control::NewKey;
+use farebox_billing::{Offer, When};
 use farebox_core::{
     key::{ApiKey, Mode},
+    tiers::Overrides,
     time::Timestamp,
 };
 use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, writes};
@@ -211,11 +213,13 @@ async fn an_upgrade_ends_a_denial_and_opens_routes_from_the_next_request() {
     );
 
     system.clock().set(Timestamp::from_s(START_S + 1));
-    system
-        .control
-        .change(&sold.customer.id, system.clock().now(), |c| c.tier = "large".to_owned())
-        .await
-        .expect("moved");
+    let offer = Offer {
+        tier: "large".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        when: When::Now,
+    };
+    system.books.change_tier(&sold.customer.id, offer).await.expect("moved");
     assert_eq!(
         call(&system, &authorizer, &sold.key, "/v1/basic/x").await,
         Answer::Admitted

@@ -78,7 +78,7 @@ async fn a_poison_message_fails_alone_and_a_duplicate_changes_nothing() {
         .generation;
     let good = format!(
         r#"{{"v":1,"customer":"acme","shard":0,"generation":"{generation}","meter":"api_calls","bucket":{START_S},
-        "bucket_end":{},"units":5,"period":{START_S},"period_units":5,"warn_percent":80,"at":0}}"#,
+        "bucket_end":{},"units":5,"period":{START_S},"plan":"pro-00000000","period_units":5,"alert_percents":[80],"at":0}}"#,
         START_S + 3_600
     );
     let huge = good.replace("\"units\":5", "\"units\":1000000000000000");

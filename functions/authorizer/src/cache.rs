@@ -6,7 +6,7 @@ use std::{
 };
 
 use farebox_core::{
-    account::{Customer, KeyRecord},
+    account::{Customer, KeyRecord, Phase},
     admission::Belief,
     id::CustomerId,
     key::KeyHash,
@@ -23,10 +23,26 @@ const UNKNOWN_KEY_MS: u64 = 10_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) customer: Arc<Customer>,
-    pub(crate) terms: Arc<Terms>,
-    pub(crate) catalog: Arc<Catalog>,
+    /// What holds, and what is to hold: the phase in force when this was read, and those after it.
+    pub(crate) phases: Arc<[Held]>,
     /// When the table last confirmed the record.
     pub(crate) confirmed: Timestamp,
+}
+
+/// A phase with its terms.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) phase: Phase,
+    pub(crate) terms: Terms,
+    pub(crate) catalog: Arc<Catalog>,
+}
+
+impl Account {
+    /// What holds at a time; `None` never happens, as every customer has a phase.
+    pub(crate) fn held_at(&self, now: Timestamp) -> Option<&Held> {
+        let after = self.phases.partition_point(|held| held.phase.from <= now.s());
+        self.phases.get(after.saturating_sub(1))
+    }
 }
 
 /// What a denial is remembered by: the same route counts the same way.

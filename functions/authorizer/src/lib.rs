@@ -16,16 +16,16 @@ use farebox_aws::{
     queue::UsageQueue,
 };
 use farebox_core::{
-    account::{KeyRecord, KeyRefusal},
-    admission::{self, Attempt, Belief, Counters, Demand, Judgement, Outage},
+    account::{Hold, KeyRecord, KeyRefusal},
+    admission::{self, Attempt, Belief, Counters, Demand, Judgement, Outage, Subject},
     answer::{self, Context},
     key::{ApiKey, KeyHash},
     message::{UsageMessage, VERSION},
-    tiers::Access,
+    tiers::{Access, Catalog},
     time::Timestamp,
 };
 
-use cache::{Account, Cache, DenialKey};
+use cache::{Account, Cache, DenialKey, Held};
 pub use config::Config;
 pub use event::{Event, Format, PolicyDocument, Request, Response};
 use outbox::Outbox;
@@ -226,32 +226,36 @@ impl Authorizer {
         let Some(customer) = self.deps.accounts.customer(&key.customer).await? else {
             return Ok(None);
         };
-        let remembered = self.cache().catalog(customer.catalog);
-        let catalog = match remembered {
-            Some(catalog) => catalog,
-            None => {
-                self.metrics.reads.fetch_add(1, Relaxed);
-                let missing = || farebox_aws::Error::Refused(format!("catalog {} is missing", customer.catalog));
-                let catalog = Arc::new(
-                    self.deps
-                        .accounts
-                        .catalog(customer.catalog)
-                        .await?
-                        .ok_or_else(missing)?,
-                );
-                self.cache().remember_catalog(customer.catalog, catalog.clone());
-                catalog
-            }
-        };
-        let terms = catalog
-            .terms(&customer.tier, &customer.overrides)
-            .map_err(|error| farebox_aws::Error::Refused(error.to_string()))?;
+        let mut held = Vec::new();
+        let in_force = customer.phase_at(now.s()).from;
+        for phase in customer.phases.iter().filter(|phase| phase.from >= in_force) {
+            let catalog = self.catalog(phase.catalog).await?;
+            let terms = catalog
+                .terms(&phase.tier, &phase.overrides)
+                .map_err(|error| farebox_aws::Error::Refused(error.to_string()))?;
+            held.push(Held {
+                phase: phase.clone(),
+                terms,
+                catalog,
+            });
+        }
         Ok(Some(Account {
             customer: Arc::new(customer),
-            terms: Arc::new(terms),
-            catalog,
+            phases: held.into(),
             confirmed: now,
         }))
+    }
+
+    async fn catalog(&self, version: u64) -> Result<Arc<Catalog>, farebox_aws::Error> {
+        let remembered = self.cache().catalog(version);
+        if let Some(catalog) = remembered {
+            return Ok(catalog);
+        }
+        self.metrics.reads.fetch_add(1, Relaxed);
+        let missing = || farebox_aws::Error::Refused(format!("catalog {version} is missing"));
+        let catalog = Arc::new(self.deps.accounts.catalog(version).await?.ok_or_else(missing)?);
+        self.cache().remember_catalog(version, catalog.clone());
+        Ok(catalog)
     }
 
     async fn decide_with(
@@ -274,12 +278,26 @@ impl Authorizer {
                 ]));
             }
         }
-        let refusal = if customer.is_suspended {
-            Some(("customer_suspended", "The account is suspended.".to_owned()))
+        let Some(held) = account.held_at(now) else {
+            return Admission::Decided(Verdict::Unauthorized);
+        };
+        let hold = customer.hold(&held.terms.past_due, now.s());
+        let refusal = if let Hold::Refuse(refusal) = hold {
+            Some((refusal.code, refusal.message.to_owned()))
         } else {
-            match account.catalog.access(&customer.tier, request.method, request.path) {
+            match held.catalog.access(&held.phase.tier, request.method, request.path) {
                 Access::Open { meter, cost, group } => {
-                    return self.admit(account, meter, cost, group, now).await;
+                    let slower = match hold {
+                        Hold::Throttle(limit) => Some(limit),
+                        Hold::None | Hold::Refuse(_) => None,
+                    };
+                    let subject = Subject {
+                        customer,
+                        phase: &held.phase,
+                        terms: &held.terms,
+                        slower,
+                    };
+                    return self.admit(account, &subject, meter, cost, group, now).await;
                 }
                 Access::NotInTier { from } => Some(("not_in_tier", format!("The route is part of the tier {from}."))),
                 Access::NoSuchRoute => None,
@@ -319,23 +337,15 @@ impl Authorizer {
     async fn admit(
         &self,
         account: &Account,
+        subject: &Subject<'_>,
         meter: &str,
         cost: u64,
         group: Option<usize>,
         now: Timestamp,
     ) -> Admission {
-        let (customer, terms) = (&account.customer, &account.terms);
+        let Subject { customer, terms, .. } = *subject;
         let shard = self.turn.fetch_add(1, Relaxed) % terms.shards.max(1);
-        let demand = Demand::new(
-            terms,
-            meter,
-            group,
-            cost,
-            shard,
-            customer.auth_epoch,
-            customer.cycle,
-            now,
-        );
+        let demand = Demand::new(subject, meter, group, cost, shard, now);
         let memory = DenialKey {
             shard,
             meter: demand.meter.clone(),
@@ -344,7 +354,7 @@ impl Authorizer {
         };
         let key = counters::key(&customer.id, shard);
 
-        if let Some(denied) = self.remembered_denial(account, &demand, &memory) {
+        if let Some(denied) = self.remembered_denial(subject, &demand, &memory) {
             if !self.is_confirmed(account, now).await {
                 return Admission::Stale;
             }
@@ -375,7 +385,7 @@ impl Authorizer {
             match self.deps.counters.admit(&key, attempt.expression()).await {
                 Outcome::Applied(counters) => {
                     self.unknown_run.store(0, Relaxed);
-                    return Admission::Decided(self.admitted(account, &demand, &attempt, shard, counters));
+                    return Admission::Decided(self.admitted(subject, &demand, &attempt, shard, counters));
                 }
                 Outcome::ConditionFailed(Some(counters)) => {
                     self.unknown_run.store(0, Relaxed);
@@ -419,8 +429,8 @@ impl Authorizer {
 
     /// A denial that an exact item gave and whose time is not over. Units of a window only grow, so it holds whatever others
     /// did since.
-    fn remembered_denial(&self, account: &Account, demand: &Demand, memory: &DenialKey) -> Option<Context> {
-        let customer = &account.customer.id;
+    fn remembered_denial(&self, subject: &Subject<'_>, demand: &Demand, memory: &DenialKey) -> Option<Context> {
+        let customer = &subject.customer.id;
         let (until, belief) = {
             let cache = self.cache();
             (
@@ -437,7 +447,7 @@ impl Authorizer {
                 Some(answer::denied(
                     &denial,
                     &standing,
-                    account.terms.warn_percent,
+                    subject.terms.warn_percent,
                     demand.now,
                 ))
             }
@@ -464,13 +474,14 @@ impl Authorizer {
 
     fn admitted(
         &self,
-        account: &Account,
+        subject: &Subject<'_>,
         demand: &Demand,
         attempt: &Attempt,
         shard: u32,
         counters: Counters,
     ) -> Verdict {
-        let (customer, terms) = (&account.customer, &account.terms);
+        let Subject { customer, terms, .. } = *subject;
+        let granted = customer.granted(&demand.meter, demand.now.s());
         let standing = admission::standing(demand, &counters);
         match counters.generation.clone().try_into() {
             Ok(generation) => self.outbox().put(
@@ -484,9 +495,11 @@ impl Authorizer {
                     bucket_end: attempt.bucket.end,
                     units: attempt.bucket_units(&counters),
                     period: attempt.period.start,
+                    plan: demand.plan.clone(),
                     period_units: attempt.period_units(&counters),
-                    included: terms.included.get(&demand.meter).copied().flatten(),
-                    warn_percent: terms.warn_percent,
+                    included: subject.included(&demand.meter, granted),
+                    cap: subject.cap(&demand.meter, granted),
+                    alert_percents: terms.alert_percents.clone(),
                     at: demand.now.ms(),
                 },
                 demand.cost,

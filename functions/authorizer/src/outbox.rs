@@ -24,10 +24,11 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn put(&mut self, message: UsageMessage, cost: u64) {
         // At once when an alert threshold is crossed.
-        let reached = |units: u64| {
-            message.included.map_or(0, |included| {
-                thresholds_reached(units, included, message.warn_percent).len()
-            })
+        let reached = |units: u64| -> usize {
+            let shares = [message.included, message.cap].into_iter().flatten();
+            shares
+                .map(|of| thresholds_reached(units, of, &message.alert_percents).len())
+                .sum()
         };
         self.is_urgent |= reached(message.period_units) > reached(message.period_units.saturating_sub(cost));
         let key = RowKey::of(&message);

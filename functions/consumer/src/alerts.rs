@@ -6,7 +6,13 @@ use std::{
 };
 
 use farebox_aws::ledger::Alert;
-use farebox_core::{id::CustomerId, ledger::thresholds_reached, message::UsageMessage};
+use farebox_core::{
+    alert::{AlertMessage, Occasion, Recipient, VERSION},
+    id::CustomerId,
+    ledger::thresholds_reached,
+    message::UsageMessage,
+    tiers::{AtQuota, PlanId},
+};
 
 use crate::{Deps, Error};
 
@@ -15,11 +21,12 @@ const STEPS: u64 = 3_000;
 /// How many customers' standings are remembered; then all are forgotten, which costs a few writes.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// Whose units of what in which billing period (its start, unix seconds).
+/// Whose units of what under which plan in which billing period (its start, unix seconds).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Topic {
     pub(crate) customer: CustomerId,
     pub(crate) meter: String,
+    pub(crate) plan: PlanId,
     pub(crate) period: u64,
 }
 
@@ -28,6 +35,7 @@ impl Topic {
         Self {
             customer: message.customer.clone(),
             meter: message.meter.clone(),
+            plan: message.plan.clone(),
             period: message.period,
         }
     }
@@ -36,26 +44,77 @@ impl Topic {
 /// Where a topic stands according to one batch of messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// Units included in the period, and from which percentage on to warn: the newest message's.
-    included: u64,
-    warn_percent: u8,
+    /// Units included in the period, those that a spend cap leaves room for, and at which percentages of either the customer
+    /// is alerted: the newest message's.
+    included: Option<u64>,
+    cap: Option<u64>,
+    percents: Vec<u16>,
     at: u64,
     /// Units of the period by shard: the largest that a message brought.
     shards: BTreeMap<u32, u64>,
 }
 
+/// What a threshold is a share of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Share {
+    Included,
+    Cap,
+}
+
+impl Share {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Included => "quota",
+            Self::Cap => "spend_cap",
+        }
+    }
+}
+
+/// A share and a percentage of it.
+type Threshold = (Share, u64);
+
 impl Standing {
-    /// Takes in a message of the topic; one without included units has no thresholds.
-    pub(crate) fn fold(&mut self, message: &UsageMessage, included: u64) {
+    /// Takes in a message of the topic.
+    pub(crate) fn fold(&mut self, message: &UsageMessage) {
         let units = self.shards.entry(message.shard).or_default();
         *units = message.period_units.max(*units);
-        if self.included == 0 || message.at >= self.at {
-            (self.included, self.warn_percent, self.at) = (included, message.warn_percent, message.at);
+        if message.at >= self.at {
+            self.included = message.included;
+            self.cap = message.cap;
+            self.percents.clone_from(&message.alert_percents);
+            self.at = message.at;
         }
     }
 
-    fn reached(&self, units: u64) -> Vec<u64> {
-        thresholds_reached(units, self.included, self.warn_percent)
+    fn of(&self, share: Share) -> u64 {
+        let of = match share {
+            Share::Included => self.included,
+            Share::Cap => self.cap,
+        };
+        of.unwrap_or(0)
+    }
+
+    /// A spend cap is never exceeded: beyond 100 percent there is nothing to reach.
+    fn reached(&self, units: u64) -> Vec<Threshold> {
+        let included = thresholds_reached(units, self.of(Share::Included), &self.percents);
+        let cap = thresholds_reached(units, self.of(Share::Cap), &self.percents);
+        let included = included.into_iter().map(|percent| (Share::Included, percent));
+        let cap = cap
+            .into_iter()
+            .filter(|&percent| percent <= 100)
+            .map(|percent| (Share::Cap, percent));
+        included.chain(cap).collect()
+    }
+
+    /// The smallest amount that thresholds are a share of.
+    fn smallest(&self) -> u64 {
+        let shares = [self.included, self.cap];
+        shares
+            .into_iter()
+            .flatten()
+            .filter(|&units| units > 0)
+            .min()
+            .unwrap_or(0)
     }
 }
 
@@ -67,8 +126,8 @@ pub(crate) struct Memory(Mutex<HashMap<Topic, Known>>);
 struct Known {
     /// Units of the period that were stored, by shard.
     stored: BTreeMap<u32, u64>,
-    /// The thresholds whose alert is stored, percent.
-    noted: BTreeSet<u64>,
+    /// The thresholds whose alert is stored.
+    noted: BTreeSet<Threshold>,
 }
 
 impl Known {
@@ -79,10 +138,10 @@ impl Known {
     /// back more than a 3,000th of the included units, thirty of them are noticed at most one percent late; and a shard
     /// that reaches a threshold alone, as the only one always does, is noticed at once.
     fn is_behind(&self, standing: &Standing, shard: u32, units: u64) -> bool {
-        let is_new = |percent: &u64| !self.noted.contains(percent);
+        let is_new = |threshold: &Threshold| !self.noted.contains(threshold);
         let grown = units.saturating_sub(self.stored.get(&shard).copied().unwrap_or(0));
         let is_any_left = standing.reached(u64::MAX).iter().any(is_new);
-        is_any_left && (grown > standing.included / STEPS || standing.reached(units).iter().any(is_new))
+        is_any_left && (grown > standing.smallest() / STEPS || standing.reached(units).iter().any(is_new))
     }
 }
 
@@ -104,8 +163,11 @@ impl Memory {
     }
 }
 
-/// Stores what the shards have, and an alert for each threshold that all of them together have reached. `noted` takes the
-/// alerts that were new, also if a later one fails.
+/// Stores what the shards have, and sends and stores an alert where all of them together have reached a threshold. `noted`
+/// takes the alerts that were new, also if a later one fails.
+///
+/// On a jump over several thresholds only the highest is sent. It is sent before it is stored: whoever dies in between sends
+/// it again under the same id, and each id is delivered once.
 pub(crate) async fn notice(
     deps: &Deps,
     memory: &Memory,
@@ -120,39 +182,59 @@ pub(crate) async fn notice(
     for (&shard, &units) in &standing.shards {
         if known.is_behind(standing, shard, units) {
             total = deps
+                .books
                 .ledger
-                .period_units(customer, meter, topic.period, shard, units)
+                .period_units(customer, meter, &topic.plan, topic.period, shard, units)
                 .await?
                 .max(total);
             stored.push((shard, units));
         }
     }
-    for percent in standing.reached(total) {
-        if known.noted.contains(&percent) {
-            continue;
+    for share in [Share::Included, Share::Cap] {
+        let reached = standing
+            .reached(total)
+            .into_iter()
+            .filter(|threshold| threshold.0 == share);
+        let mut new = Vec::new();
+        for threshold in reached.filter(|threshold| !known.noted.contains(threshold)) {
+            let alert = Alert {
+                customer: customer.to_owned(),
+                of: share.as_str().to_owned(),
+                plan: topic.plan.to_string(),
+                meter: meter.to_owned(),
+                percent: threshold.1,
+                period: topic.period,
+                units: total,
+                included: standing.of(share),
+            };
+            if deps.books.ledger.is_noted(&alert).await? {
+                memory.remember(topic, |known| {
+                    known.noted.insert(threshold);
+                });
+            } else {
+                new.push((threshold, alert));
+            }
         }
-        let alert = Alert {
-            customer: customer.to_owned(),
-            meter: meter.to_owned(),
-            percent,
-            period: topic.period,
-            units: total,
-            included: standing.included,
-        };
-        if deps.ledger.note_alert(&alert).await? {
-            tracing::info!(
-                customer,
-                meter,
-                percent,
-                units = total,
-                included = standing.included,
-                "threshold reached"
-            );
-            noted.push(alert);
+        if let Some((_, highest)) = new.last() {
+            send(deps, topic, share, highest).await?;
         }
-        memory.remember(topic, |known| {
-            known.noted.insert(percent);
-        });
+        for (threshold, alert) in new {
+            if deps.books.ledger.note_alert(&alert).await? {
+                tracing::info!(
+                    customer,
+                    meter,
+                    of = alert.of,
+                    percent = alert.percent,
+                    units = total,
+                    included = alert.included,
+                    "threshold reached"
+                );
+                noted.push(alert);
+            }
+            memory.remember(topic, |known| {
+                known.noted.insert(threshold);
+            });
+        }
     }
     // Last of all: a share that is remembered is not summed up again, so its alerts must be stored by then.
     memory.remember(topic, |known| {
@@ -164,14 +246,64 @@ pub(crate) async fn notice(
     Ok(())
 }
 
+/// Sends an alert as things stand now; whoever delivers it says just that.
+async fn send(deps: &Deps, topic: &Topic, share: Share, alert: &Alert) -> Result<(), Error> {
+    let Some(customer) = deps.books.accounts.customer(&topic.customer).await? else {
+        return Ok(()); // nobody to tell
+    };
+    let now = deps.now();
+    let phase = customer.phases.iter().rev().find(|phase| phase.plan == topic.plan);
+    let phase = phase.unwrap_or_else(|| customer.phase_at(now.s())).clone();
+    let terms = deps
+        .books
+        .control()
+        .terms_of(phase.catalog, &phase.tier, &phase.overrides)
+        .await?;
+    let period = customer.cycle.period_at(topic.period);
+    let occasion = match share {
+        Share::Included => Occasion::QuotaThreshold {
+            tier: phase.tier,
+            meter: topic.meter.clone(),
+            percent: alert.percent,
+            units: alert.units,
+            included: alert.included,
+            period,
+            at_quota: match terms.at_quota {
+                AtQuota::Overage => "overage",
+                AtQuota::Throttle(_) => "throttle",
+                AtQuota::Block => "block",
+            }
+            .to_owned(),
+        },
+        Share::Cap => Occasion::SpendCap {
+            tier: phase.tier,
+            meter: topic.meter.clone(),
+            percent: alert.percent,
+            units: alert.units,
+            cap_units: alert.included,
+            cap: terms.spend_cap.get(&topic.meter).copied().unwrap_or_default(),
+            currency: terms.currency,
+            period,
+        },
+    };
+    let message = AlertMessage {
+        v: VERSION,
+        id: alert.id(),
+        at: now,
+        customer: Some(Recipient::of(&customer)),
+        occasion,
+    };
+    Ok(deps.alerts.send(&message).await?)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Known, Standing};
+    use super::{Known, Share, Standing};
 
     fn standing(included: u64) -> Standing {
         Standing {
-            included,
-            warn_percent: 80,
+            included: Some(included),
+            percents: vec![80, 100, 120],
             ..Standing::default()
         }
     }
@@ -184,7 +316,7 @@ mod tests {
             .last()
             .unwrap_or(0);
         assert!(
-            held_back > 0 && held_back * 30 * 100 <= standing.included,
+            held_back > 0 && held_back * 30 * 100 <= standing.smallest(),
             "{held_back}"
         );
     }
@@ -203,7 +335,7 @@ mod tests {
     #[test]
     fn a_customer_beyond_every_threshold_costs_nothing_more() {
         let known = Known {
-            noted: [80, 100, 120].into(),
+            noted: [80, 100, 120].map(|percent| (Share::Included, percent)).into(),
             ..Known::default()
         };
         assert!(!known.is_behind(&standing(100), 0, 1_000));

@@ -8,12 +8,14 @@ pub struct Config {
     pub counters_table: String,
     /// The ledger table.
     pub ledger_table: String,
+    /// The URL of the queue that alerts are sent to.
+    pub alert_queue: String,
     /// How Stripe is reached.
     pub stripe: farebox_stripe::Config,
 }
 
 impl Config {
-    /// Reads `ACCOUNTS_TABLE`, `COUNTERS_TABLE`, `LEDGER_TABLE` and `STRIPE_SECRET_KEY`; and `STRIPE_BASE_URL`, without which
+    /// Reads `ACCOUNTS_TABLE`, `COUNTERS_TABLE`, `LEDGER_TABLE`, `ALERT_QUEUE_URL` and `STRIPE_SECRET_KEY`; and `STRIPE_BASE_URL`, without which
     /// Stripe is where Stripe is.
     ///
     /// # Errors
@@ -31,6 +33,7 @@ impl Config {
             accounts_table: need("ACCOUNTS_TABLE")?,
             counters_table: need("COUNTERS_TABLE")?,
             ledger_table: need("LEDGER_TABLE")?,
+            alert_queue: need("ALERT_QUEUE_URL")?,
             stripe,
         })
     }
@@ -40,7 +43,13 @@ impl Config {
 mod tests {
     use super::Config;
 
-    const NEEDED: [&str; 4] = ["ACCOUNTS_TABLE", "COUNTERS_TABLE", "LEDGER_TABLE", "STRIPE_SECRET_KEY"];
+    const NEEDED: [&str; 5] = [
+        "ACCOUNTS_TABLE",
+        "COUNTERS_TABLE",
+        "LEDGER_TABLE",
+        "ALERT_QUEUE_URL",
+        "STRIPE_SECRET_KEY",
+    ];
 
     #[test]
     fn a_missing_variable_is_named() {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use farebox_aws::ledger::{Alert, RowWrite};
+use farebox_billing::each;
 use farebox_core::{
     ledger::{self, REPORT_WITHIN_S, RowKey},
     message::{BadMessage, UsageMessage},
@@ -16,7 +17,6 @@ use serde::Serialize;
 use crate::{
     Deps, Error,
     alerts::{self, Memory, Standing, Topic},
-    concurrent,
 };
 
 /// Writes under way at a time.
@@ -68,12 +68,12 @@ pub(crate) async fn fold(deps: &Arc<Deps>, memory: &Arc<Memory>, records: &[(Str
         tracing::error!(message_id = id, %reason, "poison message");
         failed.insert(id);
     }
-    let written = concurrent::each(batch.rows, WRITES_MAX, |(key, row)| write(Arc::clone(deps), key, row));
+    let written = each(batch.rows, WRITES_MAX, |(key, row)| write(Arc::clone(deps), key, row));
     for (is_folded, ids) in written.await {
         report.folded_rows += u64::from(is_folded);
         failed.extend(ids);
     }
-    let noticed = concurrent::each(batch.standings, WRITES_MAX, |(topic, (standing, ids))| {
+    let noticed = each(batch.standings, WRITES_MAX, |(topic, (standing, ids))| {
         notice(Arc::clone(deps), Arc::clone(memory), topic, standing, ids)
     });
     for (alerts, ids) in noticed.await {
@@ -119,9 +119,9 @@ impl Batch {
         row.units = row.units.max(message.units);
         row.bucket_end = row.bucket_end.min(message.bucket_end);
         row.ids.push(id.to_owned());
-        if let Some(included) = message.included {
+        if message.included.is_some() || message.cap.is_some() {
             let (standing, ids) = self.standings.entry(Topic::of(message)).or_default();
-            standing.fold(message, included);
+            standing.fold(message);
             ids.push(id.to_owned());
         }
     }
@@ -130,6 +130,7 @@ impl Batch {
 /// Folds into one row: whether it said less before, and the messages that failed.
 async fn write(deps: Arc<Deps>, key: RowKey, row: RowFold) -> (bool, Ids) {
     match deps
+        .books
         .ledger
         .write(&key, ledger::fold(&key, row.bucket_end, row.units))
         .await
@@ -168,7 +169,7 @@ mod tests {
         json!({
             "v": 1, "customer": "acme", "shard": 0, "generation": "0123456789abcdef-0", "meter": "api_calls",
             "bucket": bucket, "bucket_end": bucket + 3_600, "units": units, "period": HOUR - 7_200, "period_units": units,
-            "included": 100, "warn_percent": 80, "at": units,
+            "plan": "pro-00000000", "included": 100, "alert_percents": [80], "at": units,
         })
         .to_string()
     }

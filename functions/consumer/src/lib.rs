@@ -1,60 +1,55 @@
 #![doc = include_str!("../README.md")]
 
 mod alerts;
-mod concurrent;
 mod config;
 mod event;
 mod fold;
 mod scan;
-mod tick;
 
 use std::sync::Arc;
 
-use farebox_aws::{accounts::AccountTable, connect::Clients, counters::CounterTable, ledger::LedgerTable};
+use farebox_aws::{
+    accounts::AccountTable, alerts::AlertQueue, connect::Clients, counters::CounterTable, ledger::LedgerTable,
+};
+use farebox_billing::Books;
 use farebox_core::time::Timestamp;
 use serde_json::{Value, json};
 
 pub use config::Config;
+pub use farebox_billing::{Clock, TickReport};
 pub use fold::FoldReport;
 pub use scan::ScanReport;
-pub use tick::TickReport;
 
 use crate::{alerts::Memory, event::Event};
 
-/// Where the time comes from.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
 /// Everything that the consumer works with.
 pub struct Deps {
-    /// Customers.
-    pub accounts: AccountTable,
-    /// Counter items.
-    pub counters: CounterTable,
-    /// Ledger rows and alerts.
-    pub ledger: LedgerTable,
-    /// Stripe.
-    pub stripe: farebox_stripe::Client,
-    /// The time.
-    pub clock: Clock,
+    /// The tables, Stripe and the time.
+    pub books: Books,
+    /// Where alerts are sent to be delivered.
+    pub alerts: AlertQueue,
 }
 
 impl Deps {
-    /// Wires the tables and Stripe that the configuration names. Nothing is opened yet.
+    /// Wires the tables, the queue and Stripe that the configuration names. Nothing is opened yet.
     ///
     /// # Errors
     /// [`farebox_stripe::Error::Invalid`] if Stripe can't be at the configured address.
     pub fn connect(config: Config, clients: &Clients, clock: Clock) -> Result<Self, farebox_stripe::Error> {
         Ok(Self {
-            accounts: AccountTable::new(clients.clone(), config.accounts_table),
-            counters: CounterTable::new(clients.clone(), config.counters_table),
-            ledger: LedgerTable::new(clients.clone(), config.ledger_table),
-            stripe: farebox_stripe::Client::new(config.stripe)?,
-            clock,
+            books: Books {
+                accounts: AccountTable::new(clients.clone(), config.accounts_table),
+                counters: CounterTable::new(clients.clone(), config.counters_table),
+                ledger: LedgerTable::new(clients.clone(), config.ledger_table),
+                stripe: farebox_stripe::Client::new(config.stripe)?,
+                clock,
+            },
+            alerts: AlertQueue::new(clients.clone(), config.alert_queue),
         })
     }
 
     fn now(&self) -> Timestamp {
-        (self.clock)()
+        self.books.now()
     }
 }
 
@@ -69,14 +64,9 @@ pub enum Error {
     /// A table did not answer, or holds what this build does not write.
     #[error(transparent)]
     Table(#[from] farebox_aws::Error),
-    /// A row is in a state that no rule leads to. Nothing was done with it.
-    #[error("row {row}: {problem}")]
-    Row {
-        /// The row.
-        row: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// Billing could not begin.
+    #[error(transparent)]
+    Billing(#[from] farebox_billing::Error),
 }
 
 /// The consumer. It keeps nothing that can't be lost.
@@ -122,7 +112,7 @@ impl Consumer {
     /// [`Error::Table`] if the due rows can't be asked for. What goes wrong with a row is logged and counted in the report; it
     /// stops no other row.
     pub async fn tick(&self) -> Result<TickReport, Error> {
-        tick::tick(&self.deps).await
+        Ok(self.deps.books.tick().await?)
     }
 
     /// Opens a row for every bucket that a counter item holds. Rows that are there already only learn more units, if they are

@@ -3,16 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use farebox_aws::ledger::RowWrite;
-use farebox_core::{
-    account::Customer,
-    admission::{Counters, parse_bucket_attribute},
-    id::{CustomerId, Generation},
-    ledger::{self, RowKey},
-    time::HOUR_S,
-};
+use farebox_billing::{each, rows};
+use farebox_core::{account::Customer, admission::Counters, id::CustomerId, ledger, time::HOUR_S};
 use serde::Serialize;
 
-use crate::{Deps, Error, concurrent};
+use crate::{Deps, Error};
 
 /// Writes under way at a time.
 const WRITES_MAX: usize = 16;
@@ -33,11 +28,11 @@ pub struct ScanReport {
 pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
     let mut report = ScanReport::default();
     let mut by_customer: HashMap<CustomerId, Vec<(u32, Counters)>> = HashMap::new();
-    for (customer, shard, counters) in deps.counters.scan().await? {
+    for (customer, shard, counters) in deps.books.counters.scan().await? {
         report.items += 1;
         by_customer.entry(customer).or_default().push((shard, counters));
     }
-    let scanned = concurrent::each(by_customer, WRITES_MAX, |(id, items)| {
+    let scanned = each(by_customer, WRITES_MAX, |(id, items)| {
         scan_customer(Arc::clone(deps), id, items)
     });
     for customer in scanned.await {
@@ -57,7 +52,7 @@ pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
 
 async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counters)>) -> ScanReport {
     let mut report = ScanReport::default();
-    let customer = match deps.accounts.customer(&id).await {
+    let customer = match deps.books.accounts.customer(&id).await {
         Ok(customer) => customer,
         Err(error) => {
             tracing::error!(customer = %id, %error, "scan failed");
@@ -65,15 +60,10 @@ async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counter
         }
     };
     for (shard, item) in items {
-        let Ok(generation) = Generation::try_from(item.generation.clone()) else {
-            tracing::error!(customer = %id, shard, "scan failed: the counter item's generation is not readable");
-            report.errors += 1;
-            continue;
-        };
-        for (key, units) in rows(&id, shard, &generation, &item) {
+        for (key, units) in rows(&id, shard, &item) {
             report.buckets += 1;
             let end = bucket_end(customer.as_ref(), key.bucket);
-            match deps.ledger.write(&key, ledger::fold(&key, end, units)).await {
+            match deps.books.ledger.write(&key, ledger::fold(&key, end, units)).await {
                 Ok(RowWrite::Applied(_)) => report.folded_rows += 1,
                 Ok(RowWrite::Refused(_)) => {}
                 Err(error) => {
@@ -84,25 +74,6 @@ async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counter
         }
     }
     report
-}
-
-/// The rows that an item's buckets belong to, with the units that the item has counted.
-fn rows(id: &CustomerId, shard: u32, generation: &Generation, item: &Counters) -> Vec<(RowKey, u64)> {
-    let row = |(name, &units): (&String, &u64)| {
-        let (bucket, meter) = parse_bucket_attribute(name)?;
-        let (customer, generation, meter) = (id.clone(), generation.clone(), meter.to_owned());
-        Some((
-            RowKey {
-                customer,
-                shard,
-                generation,
-                meter,
-                bucket,
-            },
-            units,
-        ))
-    };
-    item.units.iter().filter_map(row).collect()
 }
 
 /// Where a bucket ends: by the customer's billing periods, or with its hour if nobody knows them any more.

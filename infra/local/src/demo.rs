@@ -9,6 +9,7 @@ use std::{
 
 use farebox_aws::counters;
 use farebox_core::{
+    admission::quota_attribute,
     ledger::Row,
     tiers::{DEFAULT_METER, Overrides, Terms},
     time::Timestamp,
@@ -244,7 +245,7 @@ async fn sell_to_busiest(system: &Arc<System>, lines: &[LogLine]) -> Result<BTre
     let tiers = &system.catalog.1.tiers;
     for ((address, _), tier) in busiest.into_iter().take(CUSTOMERS).zip(tiers.iter().cycle()) {
         let sold = system.sell(address, &tier.name, Overrides::default()).await?;
-        let terms = system.control.terms(&sold.customer).await?;
+        let terms = system.control.terms(&sold.customer, system.clock().now()).await?;
         let result = CustomerResult {
             customer: address.to_owned(),
             tier: tier.name.clone(),
@@ -273,6 +274,7 @@ async fn audit(system: &System, seller: Seller, rows: &[Row]) -> Result<Customer
     } = seller;
     let customer = &sold.customer;
     let period = customer.cycle.current;
+    let plan = &customer.phase_at(period.start).plan;
     let stripe = &system.services.stripe;
     for shard in 0..terms.shards {
         let item = system
@@ -280,7 +282,7 @@ async fn audit(system: &System, seller: Seller, rows: &[Row]) -> Result<Customer
             .counters
             .read(&counters::key(&customer.id, shard))
             .await?;
-        let name = format!("q{}.{DEFAULT_METER}", period.start);
+        let name = quota_attribute(period.start, DEFAULT_METER, plan);
         result.counted_units += item.map_or(0, |item| item.units_of(&name));
     }
     let own = rows
@@ -289,7 +291,7 @@ async fn audit(system: &System, seller: Seller, rows: &[Row]) -> Result<Customer
     result.ledger_units = own.map(|row| row.units).sum();
 
     let in_stripe = customer.stripe_customer.as_deref().unwrap_or_default();
-    if let Some(meter) = stripe.find_meter(DEFAULT_METER).await? {
+    if let Some(meter) = stripe.find_meter(&plan.event_name(DEFAULT_METER)).await? {
         let second = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
         result.stripe_units = stripe
             .event_summary(&meter.id, in_stripe, second(period.start), second(period.end))

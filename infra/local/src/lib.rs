@@ -23,6 +23,9 @@ pub enum Error {
     /// A Stripe call failed.
     #[error("stripe: {0}")]
     Stripe(#[from] farebox_stripe::Error),
+    /// Billing failed.
+    #[error(transparent)]
+    Billing(#[from] farebox_billing::Error),
     /// The consumer failed.
     #[error("consumer: {0}")]
     Consumer(#[from] farebox_consumer::Error),

@@ -9,13 +9,15 @@ use std::{
 use farebox_authorizer::{Authorizer, Deps as AuthorizerDeps};
 use farebox_aws::{
     accounts::AccountTable,
+    alerts::AlertQueue,
     connect::Clients,
     control::Control,
     counters::{self, CounterTable},
     ledger::LedgerTable,
     queue::UsageQueue,
-    schema::{self, Tables},
+    schema::{self, Queues, Tables},
 };
+use farebox_billing::Books;
 use farebox_consumer::{Consumer, Deps as ConsumerDeps};
 use farebox_core::{
     id::CustomerId,
@@ -32,7 +34,6 @@ use crate::{Error, Gateway, Services, Sold, VirtualClock, sell};
 pub const DEV_TIERS: &str = include_str!("../tiers.yaml");
 /// The schedule's interval.
 const TICK_S: u64 = 300;
-const USAGE_QUEUE: &str = "farebox-usage";
 
 /// How to start the local system.
 pub struct Options {
@@ -72,6 +73,8 @@ impl Default for Options {
 pub struct System {
     /// The embedded services.
     pub services: Services,
+    /// The tables, Stripe and the time.
+    pub books: Books,
     /// The control plane.
     pub control: Control,
     /// The consumer.
@@ -80,7 +83,7 @@ pub struct System {
     pub gateway: Gateway,
     /// The catalog, and its version in the table.
     pub catalog: (u64, Catalog),
-    queue_url: String,
+    queues: Queues,
     tables: Tables,
     clock: VirtualClock,
     data: Option<PathBuf>,
@@ -102,7 +105,7 @@ impl System {
         }
         let services = Services::start(data.as_deref(), &clock).await?;
         let tables = Tables::default();
-        let queue_url = schema::create(&services.clients, &tables, USAGE_QUEUE).await?;
+        let queues = schema::create(&services.clients, &tables).await?;
         let parts = Parts::new(&services.clients, &tables);
         let version = parts.accounts.put_catalog(&catalog).await?;
         let authorizers = (0..options.environments.max(1))
@@ -110,32 +113,33 @@ impl System {
                 Arc::new(Authorizer::new(AuthorizerDeps {
                     accounts: parts.accounts.clone(),
                     counters: parts.counters.clone(),
-                    queue: UsageQueue::new(services.clients.clone(), queue_url.clone()),
+                    queue: UsageQueue::new(services.clients.clone(), queues.usage.clone()),
                     forbidden_403: true,
                 }))
             })
             .collect();
         let gateway = Gateway::new(authorizers, clock.clone(), options.docs_url)?;
         let time = clock.clone();
-        let consumer = Consumer::new(ConsumerDeps {
+        let books = Books {
             accounts: parts.accounts.clone(),
             counters: parts.counters.clone(),
             ledger: parts.ledger.clone(),
             stripe: services.stripe.clone(),
             clock: Arc::new(move || time.now()),
-        });
-        let control = Control {
-            accounts: parts.accounts,
-            counters: parts.counters,
-            ledger: parts.ledger,
         };
+        let consumer = Consumer::new(ConsumerDeps {
+            books: books.clone(),
+            alerts: AlertQueue::new(services.clients.clone(), queues.alerts.clone()),
+        });
+        let control = books.control();
         let system = Self {
             services,
+            books,
             control,
             consumer,
             gateway,
             catalog: (version, catalog),
-            queue_url,
+            queues,
             tables,
             clock,
             data,
@@ -164,17 +168,7 @@ impl System {
     /// As [`sell`].
     pub async fn sell(&self, id: &str, tier: &str, overrides: Overrides) -> Result<Sold, Error> {
         let id = CustomerId::try_from(id.to_owned()).map_err(Error::refused)?;
-        let catalog = (self.catalog.0, &self.catalog.1);
-        sell(
-            &self.control,
-            &self.services.stripe,
-            catalog,
-            &id,
-            tier,
-            overrides,
-            self.clock.now(),
-        )
-        .await
+        sell(&self.books, self.catalog.0, &id, tier, overrides).await
     }
 
     /// One ready key per tier, the same ones after a restart with data.
@@ -223,7 +217,7 @@ impl System {
         loop {
             let received = sqs
                 .receive_message()
-                .queue_url(&self.queue_url)
+                .queue_url(&self.queues.usage)
                 .max_number_of_messages(10)
                 .send()
                 .await;
@@ -263,7 +257,7 @@ impl System {
             if !entries.is_empty() {
                 let deleted = sqs
                     .delete_message_batch()
-                    .queue_url(&self.queue_url)
+                    .queue_url(&self.queues.usage)
                     .set_entries(Some(entries))
                     .send()
                     .await;
@@ -324,7 +318,7 @@ impl System {
     pub async fn state(&self) -> Result<Value, Error> {
         let mut customers = Vec::new();
         for customer in self.control.accounts.customers().await? {
-            let shards = self.control.terms(&customer).await?.shards;
+            let shards = self.control.shards(&customer).await?;
             let mut items = Vec::new();
             for shard in 0..shards {
                 if let Some(item) = self.control.counters.read(&counters::key(&customer.id, shard)).await? {
@@ -335,6 +329,7 @@ impl System {
                 }
             }
             let mut record = serde_json::to_value(&customer).map_err(Error::refused)?;
+            record["contact"]["webhook_secrets"] = json!(customer.contact.webhook_secrets.len());
             record["counters"] = Value::Array(items);
             customers.push(record);
         }
@@ -345,7 +340,7 @@ impl System {
                 json!({
                     "customer": row.key.customer, "shard": row.key.shard, "generation": row.key.generation,
                     "meter": row.key.meter, "bucket": row.key.bucket, "state": row.state.as_str(), "units": row.units,
-                    "due": row.due, "outcome": row.outcome,
+                    "credit": row.credit, "due": row.due, "outcome": row.outcome,
                 })
             })
             .collect();

@@ -5,18 +5,40 @@
 //! | `c#<customer>` | `customer` | the [`Customer`] |
 //! | `c#<customer>` | `key#<hash>` | that the customer owns the key |
 //! | `k#<hash>` | `key` | the [`KeyRecord`] |
+//! | `s#<cus_…>` | `id` | the customer's id in Farebox |
+//! | `e#<evt_…>` | `event` | that the event's effect is stored; written in one transaction with it |
 //! | `t#<version>` | `catalog` | a [`Catalog`], never changed |
+//! | `t` | `newest` | the newest version |
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{AttributeValue, Put, TransactWriteItem},
+};
 use farebox_core::{
     account::{Customer, KeyRecord},
     id::CustomerId,
     key::KeyHash,
     tiers::Catalog,
+    time::Timestamp,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, connect::Clients, item};
+
+/// An event's mark is kept this long: Stripe repeats an event for three days, and shows it for thirty
+/// (<https://docs.stripe.com/webhooks#retries>).
+const MARK_KEPT_S: u64 = 90 * 86_400;
+
+/// How storing a customer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored.
+    Done,
+    /// Somebody else changed the customer meanwhile.
+    Contended,
+    /// The event's effect was stored before.
+    Marked,
+}
 
 /// The accounts table.
 #[derive(Clone, Debug)]
@@ -84,19 +106,110 @@ impl AccountTable {
         Ok(version)
     }
 
-    /// Stores a customer whose epoch was `seen` when it was read; `None` creates. Says whether that still held.
+    /// Stores a customer whose epoch was `seen` when it was read; `None` creates. With an event, its mark is stored in the same
+    /// transaction.
     ///
     /// # Errors
     /// [`Error`] if the table can't be written.
-    pub async fn put_customer(&self, customer: &Customer, seen: Option<u64>) -> Result<bool, Error> {
-        self.put(
-            &format!("c#{}", customer.id),
-            "customer",
-            customer,
-            customer.auth_epoch,
-            Some(seen.unwrap_or(0)),
-        )
-        .await
+    pub async fn put_customer(
+        &self,
+        customer: &Customer,
+        seen: Option<u64>,
+        event: Option<(&str, Timestamp)>,
+    ) -> Result<Stored, Error> {
+        let operation = || format!("put {} customer", self.table);
+        let pk = format!("c#{}", customer.id);
+        let mut puts =
+            vec![self.transact_put(&pk, "customer", customer, customer.auth_epoch, Some(seen.unwrap_or(0)))?];
+        if let Some((event, now)) = event {
+            puts.push(self.mark(event, now)?);
+        }
+        if let Some(in_stripe) = &customer.stripe_customer {
+            puts.push(self.transact_put(&format!("s#{in_stripe}"), "id", &customer.id, 0, None)?);
+        }
+        let request = self
+            .clients
+            .dynamodb
+            .transact_write_items()
+            .set_transact_items(Some(puts));
+        match request.send().await {
+            Ok(_) => Ok(Stored::Done),
+            Err(e) => match e.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
+                    let failed = |i: usize| {
+                        let reason = canceled.cancellation_reasons().get(i).and_then(|reason| reason.code());
+                        reason == Some("ConditionalCheckFailed")
+                    };
+                    // The mark stands second. Whatever else it is — a changed record, another transaction — trying again helps.
+                    Ok(if event.is_some() && failed(1) {
+                        Stored::Marked
+                    } else {
+                        Stored::Contended
+                    })
+                }
+                _ => Err(Error::call(operation(), &e)),
+            },
+        }
+    }
+
+    /// Whether an event's effect is stored.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn is_marked(&self, event: &str) -> Result<bool, Error> {
+        Ok(self.read::<u64>(&format!("e#{event}"), "event").await?.is_some())
+    }
+
+    /// Marks an event that has no effect on a customer's record.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be written.
+    pub async fn put_mark(&self, event: &str, now: Timestamp) -> Result<(), Error> {
+        let put = self.mark(event, now)?.put;
+        let Some(put) = put else { return Ok(()) };
+        let request = self
+            .clients
+            .dynamodb
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(put.item));
+        request
+            .send()
+            .await
+            .map_err(|e| Error::call(format!("put {} event", self.table), &e))?;
+        Ok(())
+    }
+
+    fn mark(&self, event: &str, now: Timestamp) -> Result<TransactWriteItem, Error> {
+        let mut item = self.transact_put(&format!("e#{event}"), "event", &now.s(), 0, Some(0))?;
+        if let Some(put) = &mut item.put {
+            let ttl = AttributeValue::N((now.s() + MARK_KEPT_S).to_string());
+            put.item.insert("ttl".to_owned(), ttl);
+        }
+        Ok(item)
+    }
+
+    /// The customer that Stripe knows by this id.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn customer_in_stripe(&self, id: &str) -> Result<Option<CustomerId>, Error> {
+        self.read(&format!("s#{id}"), "id").await
+    }
+
+    /// Every key of a customer, by hash.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn keys(&self, customer: &CustomerId) -> Result<Vec<(KeyHash, KeyRecord)>, Error> {
+        let mut keys = Vec::new();
+        for hash in self.key_hashes(customer).await? {
+            if let Some(key) = self.key(hash).await? {
+                keys.push((hash, key));
+            }
+        }
+        keys.sort_by_key(|(_, key)| key.created);
+        Ok(keys)
     }
 
     /// Stores a key, and that its customer owns it.
@@ -178,6 +291,34 @@ impl AccountTable {
     fn document<T: DeserializeOwned>(&self, item: &item::Item) -> Result<T, Error> {
         let document = item::text(item, "doc").unwrap_or_default();
         serde_json::from_str(document).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
+    }
+
+    /// The put of a document, as part of a transaction. `seen`: the epoch it must have; 0 is that it must not exist.
+    fn transact_put<T: Serialize>(
+        &self,
+        pk: &str,
+        sk: &str,
+        document: &T,
+        epoch: u64,
+        seen: Option<u64>,
+    ) -> Result<TransactWriteItem, Error> {
+        let operation = || format!("put {} {sk}", self.table);
+        let document = serde_json::to_string(document).map_err(|e| Error::item(operation(), e.to_string()))?;
+        let mut put = Put::builder()
+            .table_name(&self.table)
+            .item("pk", AttributeValue::S(pk.to_owned()))
+            .item("sk", AttributeValue::S(sk.to_owned()))
+            .item("epoch", AttributeValue::N(epoch.to_string()))
+            .item("doc", AttributeValue::S(document));
+        put = match seen {
+            None => put,
+            Some(0) => put.condition_expression("attribute_not_exists(pk)"),
+            Some(seen) => put
+                .condition_expression("epoch = :seen")
+                .expression_attribute_values(":seen", AttributeValue::N(seen.to_string())),
+        };
+        let put = put.build().map_err(|e| Error::item(operation(), e.to_string()))?;
+        Ok(TransactWriteItem::builder().put(put).build())
     }
 
     async fn put<T: Serialize>(

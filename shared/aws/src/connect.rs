@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Credentials, Region, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_smithy_http_client::Builder;
 
 /// Where AWS is and who we are.
@@ -61,12 +63,7 @@ impl Clients {
     /// Makes the clients. Nothing is opened yet.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        let is_plain = |url: &Option<String>| url.as_deref().is_some_and(|url| url.starts_with("http://"));
-        let http = if is_plain(&settings.dynamodb_endpoint) && is_plain(&settings.sqs_endpoint) {
-            Builder::new().build_http()
-        } else {
-            https()
-        };
+        let http = http_client([&settings.dynamodb_endpoint, &settings.sqs_endpoint]);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
             .operation_attempt_timeout(Duration::from_secs(3))
@@ -97,8 +94,13 @@ impl Clients {
     }
 }
 
-fn https() -> aws_sdk_dynamodb::config::SharedHttpClient {
+/// One HTTP client for clients with these endpoints: with TLS, unless every one of them is plain `http://`.
+pub fn http_client<'a>(endpoints: impl IntoIterator<Item = &'a Option<String>>) -> SharedHttpClient {
     use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+    let is_plain = |url: &Option<String>| url.as_deref().is_some_and(|url| url.starts_with("http://"));
+    if endpoints.into_iter().all(is_plain) {
+        return Builder::new().build_http();
+    }
     Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https()

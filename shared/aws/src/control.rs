@@ -2,7 +2,7 @@
 //! when all have answered; from then on no request is decided by the old record.
 
 use farebox_core::{
-    account::{Customer, KeyRecord},
+    account::{Contact, Customer, KeyRecord, Phase, Standing},
     counter,
     id::{CustomerId, Generation},
     key::{ApiKey, KeyHash, Mode},
@@ -13,7 +13,7 @@ use farebox_core::{
 
 use crate::{
     Error,
-    accounts::AccountTable,
+    accounts::{AccountTable, Stored},
     counters::{self, CounterTable, Updated},
     ledger::LedgerTable,
     random,
@@ -45,6 +45,8 @@ pub struct NewCustomer {
     pub overrides: Overrides,
     /// The billing periods.
     pub cycle: Cycle,
+    /// Where alerts go.
+    pub contact: Contact,
     /// The customer in Stripe.
     pub stripe_customer: Option<String>,
     /// The subscription in Stripe.
@@ -74,46 +76,97 @@ pub struct IssuedKey {
     pub record: KeyRecord,
 }
 
+/// An event of Stripe's: its effect is stored once, in one transaction with its mark.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause<'a> {
+    /// `evt_…`
+    pub event: &'a str,
+    /// When it was received.
+    pub now: Timestamp,
+}
+
 impl Control {
     /// Adds a customer and creates its counter items.
     ///
     /// # Errors
     /// [`Error::Refused`] if the id is taken or the tier's terms are not complete.
     pub async fn add_customer(&self, new: NewCustomer, now: Timestamp) -> Result<Customer, Error> {
+        let phase = self.phase(0, &new.tier, new.catalog, new.overrides).await?;
         let mut customer = Customer {
             id: new.id,
             name: new.name,
-            tier: new.tier,
-            catalog: new.catalog,
-            overrides: new.overrides,
+            phases: vec![phase],
+            offered: None,
+            ends: None,
             cycle: new.cycle,
             auth_epoch: 1,
             is_suspended: false,
+            standing: Standing::Good,
+            grants: Vec::new(),
+            contact: new.contact,
             stripe_customer: new.stripe_customer,
             stripe_subscription: new.stripe_subscription,
             next_slot: 0,
         };
-        let terms = self.terms(&customer).await?;
-        customer.next_slot = terms.shards;
+        let shards = self.shards(&customer).await?;
+        customer.next_slot = shards;
         // Items first: a customer whose record exists can be admitted at once.
-        self.create_counters(&customer, 0..terms.shards, 0, now).await?;
-        if self.accounts.put_customer(&customer, None).await? {
-            Ok(customer)
-        } else {
-            Err(Error::Refused(format!("customer {} exists already", customer.id)))
+        self.create_counters(&customer, 0..shards, 0, now).await?;
+        match self.accounts.put_customer(&customer, None, None).await? {
+            Stored::Done => Ok(customer),
+            Stored::Contended | Stored::Marked => {
+                Err(Error::Refused(format!("customer {} exists already", customer.id)))
+            }
         }
     }
 
-    /// The terms that hold for a customer.
+    /// What begins to hold at a second: a tier of a version of the catalog, with what was agreed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such catalog or tier, or its terms are not complete.
+    pub async fn phase(&self, from: u64, tier: &str, catalog: u64, overrides: Overrides) -> Result<Phase, Error> {
+        let terms = self.terms_of(catalog, tier, &overrides).await?;
+        Ok(Phase {
+            from,
+            tier: tier.to_owned(),
+            catalog,
+            overrides,
+            plan: terms.plan(),
+        })
+    }
+
+    /// The terms that hold for a customer at a time.
     ///
     /// # Errors
     /// [`Error::Refused`] if the catalog or the tier does not exist, or something `custom` is not agreed.
-    pub async fn terms(&self, customer: &Customer) -> Result<Terms, Error> {
-        let catalog = self.accounts.catalog(customer.catalog).await?;
-        let catalog = catalog.ok_or_else(|| Error::Refused(format!("there is no catalog {}", customer.catalog)))?;
+    pub async fn terms(&self, customer: &Customer, now: Timestamp) -> Result<Terms, Error> {
+        let phase = customer.phase_at(now.s());
+        self.terms_of(phase.catalog, &phase.tier, &phase.overrides).await
+    }
+
+    /// The terms of a tier in a version of the catalog, with what was agreed.
+    ///
+    /// # Errors
+    /// As [`Self::terms`].
+    pub async fn terms_of(&self, version: u64, tier: &str, overrides: &Overrides) -> Result<Terms, Error> {
+        let catalog = self.accounts.catalog(version).await?;
+        let catalog = catalog.ok_or_else(|| Error::Refused(format!("there is no catalog {version}")))?;
         catalog
-            .terms(&customer.tier, &customer.overrides)
+            .terms(tier, overrides)
             .map_err(|e| Error::Refused(e.to_string()))
+    }
+
+    /// How many counter items a customer has: as many as the widest of its tiers asks for.
+    ///
+    /// # Errors
+    /// As [`Self::terms`].
+    pub async fn shards(&self, customer: &Customer) -> Result<u32, Error> {
+        let mut shards = 1;
+        for phase in &customer.phases {
+            let terms = self.terms_of(phase.catalog, &phase.tier, &phase.overrides).await?;
+            shards = shards.max(terms.shards);
+        }
+        Ok(shards)
     }
 
     /// Changes a customer's record and makes the change hold from the next request on.
@@ -125,27 +178,65 @@ impl Control {
         &self,
         id: &CustomerId,
         now: Timestamp,
-        change: impl Fn(&mut Customer),
+        change: impl Fn(&mut Customer) -> Result<(), Error>,
     ) -> Result<Customer, Error> {
         for _ in 0..8 {
             let no_such = || Error::Refused(format!("there is no customer {id}"));
-            let mut customer = self.accounts.customer(id).await?.ok_or_else(no_such)?;
-            let seen = customer.auth_epoch;
-            let shards_before = self.terms(&customer).await?.shards;
-            change(&mut customer);
-            customer.auth_epoch = seen + 1;
-            let shards = self.terms(&customer).await?.shards;
-            // A wider tier needs its new items before anybody is sent to them.
-            let first_slot = customer.next_slot;
-            let added = shards_before..shards.max(shards_before);
-            customer.next_slot += u32::try_from(added.len()).unwrap_or(u32::MAX);
-            self.create_counters(&customer, added, first_slot, now).await?;
-            if self.accounts.put_customer(&customer, Some(seen)).await? {
-                self.bump(&customer, shards.max(shards_before)).await?;
-                return Ok(customer);
+            let seen = self.accounts.customer(id).await?.ok_or_else(no_such)?;
+            let mut changed = seen.clone();
+            change(&mut changed)?;
+            if let Some(stored) = self.store(&seen, changed, None, now).await? {
+                return Ok(stored);
             }
         }
         Err(Error::Contended(format!("customer {id}")))
+    }
+
+    /// Stores a changed record in place of the one that was `seen`, and tells every counter item. `None` if somebody else
+    /// changed it meanwhile: read it and whatever the change rests on again. An event whose effect is stored already changes
+    /// nothing but makes sure that the counter items know.
+    ///
+    /// # Errors
+    /// [`Error`]; repeating is safe.
+    pub async fn store(
+        &self,
+        seen: &Customer,
+        mut changed: Customer,
+        cause: Option<Cause<'_>>,
+        now: Timestamp,
+    ) -> Result<Option<Customer>, Error> {
+        changed.auth_epoch = seen.auth_epoch + 1;
+        let before = self.shards(seen).await?;
+        let shards = self.shards(&changed).await?.max(before);
+        // A wider tier needs its new items before anybody is sent to them.
+        let first_slot = changed.next_slot;
+        changed.next_slot += shards - before;
+        self.create_counters(&changed, before..shards, first_slot, now).await?;
+        let event = cause.map(|cause| (cause.event, cause.now));
+        match self
+            .accounts
+            .put_customer(&changed, Some(seen.auth_epoch), event)
+            .await?
+        {
+            Stored::Done => {
+                self.bump(&changed, shards).await?;
+                Ok(Some(changed))
+            }
+            Stored::Contended => Ok(None),
+            Stored::Marked => {
+                // Whoever stored it may have died before the counter items were told.
+                self.bump(seen, before).await?;
+                Ok(Some(seen.clone()))
+            }
+        }
+    }
+
+    /// Tells every counter item the customer's epoch again, for a change whose author may have died on the way.
+    ///
+    /// # Errors
+    /// [`Error`]; repeating is safe.
+    pub async fn tell_counters(&self, customer: &Customer) -> Result<(), Error> {
+        self.bump(customer, self.shards(customer).await?).await
     }
 
     async fn create_counters(
@@ -254,7 +345,7 @@ impl Control {
         let mut key = self.accounts.key(hash).await?.ok_or_else(no_such)?;
         change(&mut key);
         self.accounts.put_key(hash, &key).await?;
-        self.change(&key.customer, now, |_| {}).await?;
+        self.change(&key.customer, now, |_| Ok(())).await?;
         Ok(key)
     }
 
@@ -268,7 +359,12 @@ impl Control {
         let key = counters::key(id, shard);
         let item = self.counters.read(&key).await?.ok_or_else(no_such)?;
         // The slot is taken from the record before it is used, so that no two generations ever share one.
-        let customer = self.change(id, now, |customer| customer.next_slot += 1).await?;
+        let customer = self
+            .change(id, now, |customer| {
+                customer.next_slot += 1;
+                Ok(())
+            })
+            .await?;
         let item = self
             .counters
             .read(&key)

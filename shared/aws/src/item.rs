@@ -63,6 +63,7 @@ pub(crate) fn row(item: &Item) -> Result<Row, String> {
         key,
         state: RowState::parse(word("state")?).ok_or("state is not a row's state")?,
         units: need("units")?,
+        credit: number(item, "credit").unwrap_or(0),
         bucket_end: need("bucket_end")?,
         due: need("due")?,
         report,

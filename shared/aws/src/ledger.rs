@@ -1,15 +1,27 @@
-//! The ledger table: rows on their way from open to reported, and the alerts that were noticed.
+//! The ledger table: rows on their way from open to reported, units that were given, and the alerts that were noticed.
+
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
-    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure},
+    types::{
+        AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+    },
 };
 use farebox_core::{
     expression::Expression,
-    ledger::{Row, RowKey, WORK_PARTITIONS, work_partition},
+    id::CustomerId,
+    ledger::{self, Balance, Row, RowKey, WORK_PARTITIONS, work_partition},
+    tiers::PlanId,
 };
 
-use crate::{Error, connect::Clients, counters::bind, item, schema::WORK_INDEX};
+use crate::{
+    Error,
+    connect::Clients,
+    counters::bind,
+    item::{self, Item},
+    schema::WORK_INDEX,
+};
 
 /// The ledger table.
 #[derive(Clone, Debug)]
@@ -27,21 +39,36 @@ pub enum RowWrite {
     Refused(Option<Row>),
 }
 
-/// A threshold of a quota that a customer reached.
+/// A threshold of a quota or a spend cap that a customer reached.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Alert {
     /// Who.
     pub customer: String,
+    /// `quota` or `spend_cap`.
+    pub of: String,
+    /// What the customer paid then.
+    pub plan: String,
     /// The meter.
     pub meter: String,
-    /// The threshold, percent of the included units.
+    /// The threshold, percent of the included units, or of those that the cap leaves room for.
     pub percent: u64,
     /// The billing period's start, unix seconds.
     pub period: u64,
     /// Units when it was noticed.
     pub units: u64,
-    /// The included units.
+    /// What the percentage is of.
     pub included: u64,
+}
+
+impl Alert {
+    /// Names the occasion: whoever notices it again names it the same.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!(
+            "{}-{}-{}-{}-{}-{}",
+            self.of, self.customer, self.meter, self.plan, self.period, self.percent
+        )
+    }
 }
 
 impl LedgerTable {
@@ -75,6 +102,102 @@ impl LedgerTable {
                 }
                 _ => Err(Error::call(operation(), &error)),
             },
+        }
+    }
+
+    /// Units given to a customer and not yet taken off its reports.
+    ///
+    /// # Errors
+    /// [`Error`] if it can't be read.
+    pub async fn balance(&self, customer: &CustomerId, meter: &str) -> Result<Balance, Error> {
+        let answer = self
+            .clients
+            .dynamodb
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(credit_key(customer, meter)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|e| Error::call(format!("read {} credit", self.table), &e))?;
+        let item = answer.item.unwrap_or_default();
+        let number = |name| item::number(&item, name).unwrap_or(0);
+        Ok(Balance {
+            granted: number("granted"),
+            taken: number("taken"),
+        })
+    }
+
+    /// Gives units to a customer, once per grant id. Says whether it was new.
+    ///
+    /// # Errors
+    /// [`Error`] if it can't be written.
+    pub async fn grant(&self, customer: &CustomerId, meter: &str, id: &str, units: u64) -> Result<bool, Error> {
+        let mark = Put::builder()
+            .table_name(&self.table)
+            .item("pk", AttributeValue::S(format!("{customer}#grant#{meter}#{id}")))
+            .item("sk", AttributeValue::N("0".to_owned()))
+            .item("kind", AttributeValue::S("grant".to_owned()))
+            .item("granted_units", AttributeValue::N(units.to_string()))
+            .condition_expression("attribute_not_exists(pk)")
+            .build()
+            .map_err(|e| Error::item("grant", e.to_string()))?;
+        let add = self.transact(credit_key(customer, meter), ledger::grant(units))?;
+        self.transaction("grant", vec![TransactWriteItem::builder().put(mark).build(), add])
+            .await
+    }
+
+    /// A row's transition together with the units that it takes off the customer's balance: both or none. Says whether it was
+    /// applied; if not, the row or the balance is not what it was any more.
+    ///
+    /// # Errors
+    /// [`Error`] if the outcome is not known.
+    pub async fn write_and_take(
+        &self,
+        key: &RowKey,
+        write: Expression,
+        seen: Balance,
+        credit: u64,
+    ) -> Result<bool, Error> {
+        let row = Item::from([
+            ("pk".to_owned(), AttributeValue::S(key.partition())),
+            ("sk".to_owned(), AttributeValue::N(key.bucket.to_string())),
+        ]);
+        let row = self.transact(row, write)?;
+        let take = self.transact(credit_key(&key.customer, &key.meter), ledger::take(seen, credit))?;
+        self.transaction(&format!("freeze {key}"), vec![row, take]).await
+    }
+
+    fn transact(&self, key: Item, write: Expression) -> Result<TransactWriteItem, Error> {
+        let names = write.names.into_iter().collect::<HashMap<String, String>>();
+        let values = write.values.into_iter().map(|(name, value)| (name, item::value(value)));
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .update_expression(write.update)
+            .condition_expression(write.condition)
+            .set_expression_attribute_names((!names.is_empty()).then_some(names))
+            .set_expression_attribute_values(Some(values.collect()))
+            .build()
+            .map_err(|e| Error::item(format!("update {}", self.table), e.to_string()))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    async fn transaction(&self, what: &str, items: Vec<TransactWriteItem>) -> Result<bool, Error> {
+        let request = self
+            .clients
+            .dynamodb
+            .transact_write_items()
+            .set_transact_items(Some(items));
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_transaction_canceled_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(Error::call(format!("{what} in {}", self.table), &e)),
         }
     }
 
@@ -149,6 +272,63 @@ impl LedgerTable {
         Ok(keys)
     }
 
+    /// The keys of a customer's rows that something is left to do for, due or not. The index may lag.
+    ///
+    /// # Errors
+    /// [`Error`] if the index can't be read.
+    pub async fn waiting(&self, customer: &CustomerId) -> Result<Vec<RowKey>, Error> {
+        let mut pages = self
+            .clients
+            .dynamodb
+            .query()
+            .table_name(&self.table)
+            .index_name(WORK_INDEX)
+            .key_condition_expression("#work = :work")
+            .expression_attribute_names("#work", "work")
+            .expression_attribute_values(":work", AttributeValue::S(ledger::work_of(customer)))
+            .into_paginator()
+            .items()
+            .send();
+        let mut keys = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|e| Error::call(format!("query {} {WORK_INDEX}", self.table), &e))?;
+            let key = item::text(&item, "pk")
+                .zip(item::number(&item, "sk"))
+                .and_then(|(partition, bucket)| RowKey::parse(partition, bucket));
+            keys.extend(key.filter(|key| key.customer == *customer));
+        }
+        Ok(keys)
+    }
+
+    /// Every row of a customer whose bucket began in the span, in no order. It reads the whole table: for the operator's
+    /// questions and for a subscription's end, not for every day.
+    ///
+    /// # Errors
+    /// [`Error`] if a page can't be read.
+    pub async fn rows_of(&self, customer: &CustomerId, from: u64, until: u64) -> Result<Vec<Row>, Error> {
+        let operation = || format!("scan {}", self.table);
+        let mut rows = Vec::new();
+        let mut pages = self
+            .clients
+            .dynamodb
+            .scan()
+            .table_name(&self.table)
+            .filter_expression(
+                "begins_with(pk, :customer) AND sk >= :from AND sk < :until AND attribute_not_exists(kind)",
+            )
+            .expression_attribute_values(":customer", AttributeValue::S(format!("{customer}#")))
+            .expression_attribute_values(":from", AttributeValue::N(from.to_string()))
+            .expression_attribute_values(":until", AttributeValue::N(until.to_string()))
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|e| Error::call(operation(), &e))?;
+            rows.push(item::row(&item).map_err(|problem| Error::item(operation(), problem))?);
+        }
+        Ok(rows)
+    }
+
     /// When the next row is due, unix seconds; `None` if nothing is left to do.
     ///
     /// # Errors
@@ -202,7 +382,27 @@ impl LedgerTable {
         Ok((rows, alerts))
     }
 
-    /// Stores an alert once per customer, meter, period and threshold. Says whether it was new.
+    /// Whether a threshold was noticed before.
+    ///
+    /// # Errors
+    /// [`Error`] if it can't be read.
+    pub async fn is_noted(&self, alert: &Alert) -> Result<bool, Error> {
+        let pk = AttributeValue::S(alert_partition(alert));
+        let answer = self
+            .clients
+            .dynamodb
+            .get_item()
+            .table_name(&self.table)
+            .key("pk", pk)
+            .key("sk", AttributeValue::N(alert.period.to_string()))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|e| Error::call(format!("read alert of {}", self.table), &e))?;
+        Ok(answer.item.is_some())
+    }
+
+    /// Stores an alert once per customer, meter, plan, period and threshold. Says whether it was new.
     ///
     /// # Errors
     /// [`Error`] if it can't be stored.
@@ -214,14 +414,13 @@ impl LedgerTable {
             .dynamodb
             .put_item()
             .table_name(&self.table)
-            .item(
-                "pk",
-                text(&format!("{}#alert#{}#{}", alert.customer, alert.meter, alert.percent)),
-            )
+            .item("pk", text(&alert_partition(alert)))
             .item("sk", number(alert.period))
             .item("kind", text("alert"))
             .item("customer", text(&alert.customer))
             .item("meter", text(&alert.meter))
+            .item("of", text(&alert.of))
+            .item("plan", text(&alert.plan))
             .item("percent", number(alert.percent))
             .item("units", number(alert.units))
             .item("included", number(alert.included))
@@ -240,7 +439,8 @@ impl LedgerTable {
         }
     }
 
-    /// Raises what one counter item has of a customer's period, and returns the sum over all of the customer's counter items.
+    /// Raises what one counter item has of a customer's period under a plan, and returns the sum over all of the customer's
+    /// counter items.
     ///
     /// # Errors
     /// [`Error`] if it can't be written.
@@ -248,6 +448,7 @@ impl LedgerTable {
         &self,
         customer: &str,
         meter: &str,
+        plan: &PlanId,
         period: u64,
         shard: u32,
         units: u64,
@@ -259,7 +460,7 @@ impl LedgerTable {
             .dynamodb
             .update_item()
             .table_name(&self.table)
-            .key("pk", AttributeValue::S(format!("{customer}#period#{meter}")))
+            .key("pk", AttributeValue::S(format!("{customer}#period#{meter}#{plan}")))
             .key("sk", AttributeValue::N(period.to_string()))
             .update_expression("SET #shard = :units, kind = :kind")
             .condition_expression("attribute_not_exists(#shard) OR #shard < :units")
@@ -285,10 +486,26 @@ impl LedgerTable {
     }
 }
 
+fn credit_key(customer: &CustomerId, meter: &str) -> Item {
+    Item::from([
+        ("pk".to_owned(), AttributeValue::S(format!("{customer}#credit#{meter}"))),
+        ("sk".to_owned(), AttributeValue::N("0".to_owned())),
+    ])
+}
+
+fn alert_partition(alert: &Alert) -> String {
+    format!(
+        "{}#alert#{}#{}#{}#{}",
+        alert.customer, alert.of, alert.meter, alert.plan, alert.percent
+    )
+}
+
 fn alert(item: &item::Item) -> Option<Alert> {
     Some(Alert {
         customer: item::text(item, "customer")?.to_owned(),
         meter: item::text(item, "meter")?.to_owned(),
+        of: item::text(item, "of")?.to_owned(),
+        plan: item::text(item, "plan")?.to_owned(),
         percent: item::number(item, "percent")?,
         period: item::number(item, "sk")?,
         units: item::number(item, "units")?,

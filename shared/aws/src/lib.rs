@@ -4,6 +4,7 @@
 //! [`connect::Settings`] names.
 
 pub mod accounts;
+pub mod alerts;
 pub mod connect;
 pub mod control;
 pub mod counters;

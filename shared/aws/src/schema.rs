@@ -1,4 +1,4 @@
-//! The three tables and the queue, as the template deploys them and as the local system creates them.
+//! The three tables and the two queues, as the template deploys them and as the local system creates them.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
@@ -32,11 +32,24 @@ impl Default for Tables {
     }
 }
 
-/// Creates what is missing: the tables, and the usage queue with its dead-letter queue. Returns the usage queue's URL.
+/// The URLs of the queues. Each has a dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Usage messages, to the consumer.
+    pub usage: String,
+    /// What the consumer could not take.
+    pub usage_dead: String,
+    /// Alerts, to the notifier.
+    pub alerts: String,
+    /// What the notifier could not deliver.
+    pub alerts_dead: String,
+}
+
+/// Creates what is missing: the tables, and the queues with their dead-letter queues.
 ///
 /// # Errors
 /// [`Error::Call`] if the service refuses.
-pub async fn create(clients: &Clients, tables: &Tables, queue: &str) -> Result<String, Error> {
+pub async fn create(clients: &Clients, tables: &Tables) -> Result<Queues, Error> {
     let existing = clients
         .dynamodb
         .list_tables()
@@ -54,7 +67,14 @@ pub async fn create(clients: &Clients, tables: &Tables, queue: &str) -> Result<S
             create_table(clients, name, has_sort_key, *name == tables.ledger).await?;
         }
     }
-    create_queue(clients, queue).await
+    let (usage, usage_dead) = create_queue(clients, "farebox-usage").await?;
+    let (alerts, alerts_dead) = create_queue(clients, "farebox-alerts").await?;
+    Ok(Queues {
+        usage,
+        usage_dead,
+        alerts,
+        alerts_dead,
+    })
 }
 
 async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_work: bool) -> Result<(), Error> {
@@ -105,11 +125,16 @@ async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_wor
     Ok(())
 }
 
-async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
+/// The URLs of the queue and of its dead-letter queue.
+async fn create_queue(clients: &Clients, name: &str) -> Result<(String, String), Error> {
     use aws_sdk_sqs::types::QueueAttributeName as Name;
     let no_url = || Error::Refused("the queue has no URL".to_owned());
-    let dead = format!("{name}-dead");
-    let dead = clients.sqs.create_queue().queue_name(&dead).send().await;
+    let dead = clients
+        .sqs
+        .create_queue()
+        .queue_name(format!("{name}-dead"))
+        .send()
+        .await;
     let dead = dead
         .map_err(|e| Error::call("create dead-letter queue", &e))?
         .queue_url
@@ -117,7 +142,7 @@ async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
     let attributes = clients
         .sqs
         .get_queue_attributes()
-        .queue_url(dead)
+        .queue_url(&dead)
         .attribute_names(Name::QueueArn)
         .send()
         .await;
@@ -135,8 +160,9 @@ async fn create_queue(clients: &Clients, name: &str) -> Result<String, Error> {
         .attributes(Name::VisibilityTimeout, "180")
         .send()
         .await;
-    queue
+    let queue = queue
         .map_err(|e| Error::call(format!("create queue {name}"), &e))?
         .queue_url
-        .ok_or_else(no_url)
+        .ok_or_else(no_url)?;
+    Ok((queue, dead))
 }

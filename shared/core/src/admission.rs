@@ -20,9 +20,10 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
+    account::{Customer, Phase},
     expression::{Expression, Value},
     limit,
-    tiers::{AtQuota, Limit, Terms},
+    tiers::{AtQuota, Limit, PlanId, Terms},
     time::{Bucket, Cycle, HOUR_S, Period, Timestamp},
 };
 
@@ -63,6 +64,12 @@ pub fn bucket_attribute(bucket_start: u64, meter: &str) -> String {
 pub fn parse_bucket_attribute(name: &str) -> Option<(u64, &str)> {
     let (start, meter) = name.strip_prefix('u')?.split_once('.')?;
     Some((start.parse().ok()?, meter))
+}
+
+/// The attribute that counts a meter's units in a billing period, under one plan.
+#[must_use]
+pub fn quota_attribute(period_start: u64, meter: &str, plan: &PlanId) -> String {
+    format!("q{period_start}.{meter}.{plan}")
 }
 
 fn window_attribute(rate: &Rate, index: u64) -> String {
@@ -106,6 +113,8 @@ pub struct Demand {
     pub meter: String,
     /// The endpoint group it belongs to.
     pub group: Option<String>,
+    /// What the customer pays: another plan has quotas of its own, as it has a price of its own.
+    pub plan: PlanId,
     /// The epoch of the records that this was made from.
     pub auth_epoch: u64,
     /// The customer's billing periods.
@@ -117,23 +126,24 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// What `terms` ask of a request that costs `cost` on `meter`. Limits and quotas of a sharded customer are split:
-    /// shard `i` of `n` holds its n-th part, the first ones the remainder.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a fact of the request; a struct would be this one again"
-    )]
+    /// What holds for a request that costs `cost` on `meter`. Limits and quotas of a sharded customer are split: shard `i`
+    /// of `n` holds its n-th part, the first ones the remainder.
     #[must_use]
     pub fn new(
-        terms: &Terms,
+        subject: &Subject<'_>,
         meter: &str,
         group: Option<usize>,
         cost: u64,
         shard: u32,
-        auth_epoch: u64,
-        cycle: Cycle,
         now: Timestamp,
     ) -> Self {
+        let Subject {
+            customer,
+            phase,
+            terms,
+            slower,
+        } = *subject;
+        let granted = customer.granted(meter, now.s());
         let share = |units: u64| share(units, shard, terms.shards);
         let part = |limit: Limit| Limit {
             units: share(limit.units),
@@ -154,10 +164,13 @@ impl Demand {
         let mut quotas = vec![Quota {
             group: None,
             // A meter that the tier does not name includes nothing of its own and is not held by a quota.
-            included: terms.included.get(meter).copied().flatten().map(share),
+            included: subject.included(meter, granted).map(share),
             at_quota: policy(terms.at_quota),
-            cap: terms.cap_units.get(meter).copied().map(share),
+            cap: subject.cap(meter, granted).map(share),
         }];
+        if let Some(limit) = slower {
+            add_rate(&mut rates, part(limit), &None);
+        }
         let group = group.and_then(|index| terms.groups.get(index));
         if let Some(group) = group {
             rates.extend(group.limits.iter().map(|&limit| Rate {
@@ -179,8 +192,9 @@ impl Demand {
             cost,
             meter: meter.to_owned(),
             group,
-            auth_epoch,
-            cycle,
+            plan: phase.plan.clone(),
+            auth_epoch: customer.auth_epoch,
+            cycle: customer.cycle.clone(),
             rates,
             quotas,
         }
@@ -188,8 +202,8 @@ impl Demand {
 
     fn quota_attribute(&self, quota: &Quota, period: Period) -> String {
         match &quota.group {
-            None => format!("q{}.{}", period.start, self.meter),
-            Some(group) => format!("q{}@{group}", period.start),
+            None => quota_attribute(period.start, &self.meter, &self.plan),
+            Some(group) => format!("q{}@{group}.{}", period.start, self.plan),
         }
     }
 
@@ -201,20 +215,53 @@ impl Demand {
             if let AtQuota::Throttle(limit) = quota.at_quota
                 && quota.is_used_up(used(quota), self.cost)
             {
-                let slower = Rate {
-                    limit,
-                    group: quota.group.clone(),
-                };
-                match rates
-                    .iter_mut()
-                    .find(|rate| rate.limit.window_ms == limit.window_ms && rate.group == slower.group)
-                {
-                    Some(rate) => rate.limit.units = rate.limit.units.min(limit.units),
-                    None => rates.push(slower),
-                }
+                add_rate(&mut rates, limit, &quota.group);
             }
         }
         rates
+    }
+}
+
+/// Adds a limit. Two limits over the same window are one, the stricter.
+fn add_rate(rates: &mut Vec<Rate>, limit: Limit, group: &Option<String>) {
+    match rates
+        .iter_mut()
+        .find(|rate| rate.limit.window_ms == limit.window_ms && rate.group == *group)
+    {
+        Some(rate) => rate.limit.units = rate.limit.units.min(limit.units),
+        None => rates.push(Rate {
+            limit,
+            group: group.clone(),
+        }),
+    }
+}
+
+/// Whose request it is, and what holds for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The customer.
+    pub customer: &'a Customer,
+    /// The phase that the request falls in.
+    pub phase: &'a Phase,
+    /// The terms of that phase.
+    pub terms: &'a Terms,
+    /// A limit that the customer's standing puts on top.
+    pub slower: Option<Limit>,
+}
+
+impl Subject<'_> {
+    /// Units included in the period, with what was granted besides; `None` is unlimited. A meter that the tier does not name
+    /// includes nothing of its own and is not held by a quota.
+    #[must_use]
+    pub fn included(&self, meter: &str, granted: u64) -> Option<u64> {
+        let included = self.terms.included.get(meter).copied().flatten()?;
+        Some(included.saturating_add(granted))
+    }
+
+    /// The units that a spend cap leaves room for, with what was granted besides.
+    #[must_use]
+    pub fn cap(&self, meter: &str, granted: u64) -> Option<u64> {
+        Some(self.terms.cap_units.get(meter)?.saturating_add(granted))
     }
 }
 

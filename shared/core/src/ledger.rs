@@ -97,8 +97,14 @@ impl RowKey {
     /// The partition of the work index that the row waits in.
     #[must_use]
     pub fn work(&self) -> String {
-        work_partition(crc32fast::hash(self.customer.as_str().as_bytes()) % WORK_PARTITIONS)
+        work_of(&self.customer)
     }
+}
+
+/// The partition of the work index that a customer's rows wait in.
+#[must_use]
+pub fn work_of(customer: &CustomerId) -> String {
+    work_partition(crc32fast::hash(customer.as_str().as_bytes()) % WORK_PARTITIONS)
 }
 
 impl fmt::Display for RowKey {
@@ -159,6 +165,8 @@ pub struct Row {
     pub state: RowState,
     /// The largest units that a message brought; the counter's own once sealed.
     pub units: u64,
+    /// How many of them were given: the report says that many less. Set when sealed.
+    pub credit: u64,
     /// The bucket's end, unix seconds.
     pub bucket_end: u64,
     /// When something is to be done next, unix seconds.
@@ -305,11 +313,12 @@ pub fn fold(key: &RowKey, bucket_end: u64, units: u64) -> Expression {
     .value(":work", key.work())
 }
 
-/// Writes down what the report will say: open → sealed.
+/// Writes down what the report will say: open → sealed. `units` are all that were counted, the report's value is what is left
+/// of them after `credit`.
 #[must_use]
-pub fn freeze(report: &Report, now: Timestamp) -> Expression {
+pub fn freeze(report: &Report, units: u64, credit: u64, now: Timestamp) -> Expression {
     Expression::new(
-        "SET #state = :sealed, units = :value, #value = :value, stripe_customer = :customer, event_name = :event, \
+        "SET #state = :sealed, units = :units, credit = :credit, #value = :value, stripe_customer = :customer, event_name = :event, \
          #timestamp = :timestamp, #identifier = :identifier, #due = :now",
         "#state = :open",
     )
@@ -320,6 +329,8 @@ pub fn freeze(report: &Report, now: Timestamp) -> Expression {
     .name("#due", "due")
     .value(":sealed", "sealed")
     .value(":open", "open")
+    .value(":units", units)
+    .value(":credit", credit)
     .value(":value", report.value)
     .value(":customer", report.stripe_customer.as_str())
     .value(":event", report.event_name.as_str())
@@ -328,11 +339,11 @@ pub fn freeze(report: &Report, now: Timestamp) -> Expression {
     .value(":now", now.s())
 }
 
-/// Closes a row that has nothing to report: open → reported.
+/// Closes a row that has nothing to report, be it that all of its units were given: open → reported.
 #[must_use]
-pub fn close(units: u64, why: &str, now: Timestamp) -> Expression {
+pub fn close(units: u64, credit: u64, why: &str, now: Timestamp) -> Expression {
     Expression::new(
-        "SET #state = :reported, units = :units, outcome = :why, #due = :now",
+        "SET #state = :reported, units = :units, credit = :credit, outcome = :why, #due = :now",
         "#state = :open",
     )
     .name("#state", "state")
@@ -340,8 +351,46 @@ pub fn close(units: u64, why: &str, now: Timestamp) -> Expression {
     .value(":reported", "reported")
     .value(":open", "open")
     .value(":units", units)
+    .value(":credit", credit)
     .value(":why", why)
     .value(":now", now.s())
+}
+
+/// Units given to a customer, and how many of them reports have taken off already. Both only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Units given.
+    pub granted: u64,
+    /// Units taken off reports.
+    pub taken: u64,
+}
+
+impl Balance {
+    /// What a bucket of this many units takes of it. What is left waits for the next bucket.
+    #[must_use]
+    pub fn take(self, units: u64) -> u64 {
+        self.granted.saturating_sub(self.taken).min(units)
+    }
+}
+
+/// Takes units off a balance, in one transaction with the row that they are taken for.
+#[must_use]
+pub fn take(seen: Balance, credit: u64) -> Expression {
+    Expression::new("SET taken = :taken", "taken = :seen AND granted >= :taken")
+        .value(":taken", seen.taken.saturating_add(credit))
+        .value(":seen", seen.taken)
+}
+
+/// Gives units, in one transaction with the mark that they were given.
+#[must_use]
+pub fn grant(units: u64) -> Expression {
+    Expression::new(
+        "SET granted = if_not_exists(granted, :zero) + :units, taken = if_not_exists(taken, :zero), kind = :kind",
+        "attribute_not_exists(granted) OR granted >= :zero",
+    )
+    .value(":zero", 0)
+    .value(":units", units)
+    .value(":kind", "credit")
 }
 
 /// Takes a row to send it: sealed → sending, or sending with a dead worker's claim.
@@ -421,14 +470,16 @@ impl From<String> for Value {
     }
 }
 
-/// The thresholds, in percent of the included units, that `units` have reached, lowest first.
+/// The thresholds, of these percentages of `of` units, that `units` have reached, lowest first.
 #[must_use]
-pub fn thresholds_reached(units: u64, included: u64, warn_percent: u8) -> Vec<u64> {
-    let mut percents = [u64::from(warn_percent), 100, 120];
-    percents.sort_unstable();
-    let is_reached =
-        |percent: &u64| included > 0 && u128::from(units) * 100 >= u128::from(included) * u128::from(*percent);
-    let mut reached: Vec<u64> = percents.into_iter().filter(is_reached).collect();
+pub fn thresholds_reached(units: u64, of: u64, percents: &[u16]) -> Vec<u64> {
+    let is_reached = |percent: &u64| of > 0 && u128::from(units) * 100 >= u128::from(of) * u128::from(*percent);
+    let mut reached: Vec<u64> = percents
+        .iter()
+        .map(|&percent| u64::from(percent))
+        .filter(is_reached)
+        .collect();
+    reached.sort_unstable();
     reached.dedup();
     reached
 }

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod admission;
+pub mod alert;
 pub mod answer;
 pub mod counter;
 pub mod expression;

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CustomerId, Generation, is_meter_name};
+use crate::{
+    id::{CustomerId, Generation, is_meter_name},
+    tiers::PlanId,
+};
 
 /// The only version there is. Another one is refused, not guessed at.
 pub const VERSION: u32 = 1;
@@ -32,13 +35,18 @@ pub struct UsageMessage {
     pub units: u64,
     /// The billing period's start, unix seconds.
     pub period: u64,
-    /// Units of the billing period so far, of this counter item.
+    /// What the customer pays: thresholds are those of one plan.
+    pub plan: PlanId,
+    /// Units of the billing period under this plan so far, of this counter item.
     pub period_units: u64,
     /// Units included in the period for the customer as a whole; absent is unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub included: Option<u64>,
-    /// From which percentage of the included units on to warn.
-    pub warn_percent: u8,
+    /// Units that a spend cap leaves room for, for the customer as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<u64>,
+    /// At which percentages of both the customer is alerted.
+    pub alert_percents: Vec<u16>,
     /// When the authorizer sent it, unix milliseconds.
     pub at: u64,
 }
@@ -98,6 +106,7 @@ impl UsageMessage {
             ("units", self.units <= UNITS_MAX),
             ("period", self.period <= self.bucket),
             ("period_units", self.period_units <= UNITS_MAX),
+            ("alert_percents", self.alert_percents.len() <= 16),
         ];
         match checks.into_iter().find(|(_, holds)| !holds) {
             Some((field, _)) => Err(BadMessage::Range(field)),

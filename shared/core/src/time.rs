@@ -1,7 +1,7 @@
 //! Points in time, billing periods and buckets.
 //!
-//! A **bucket** is the smallest billing interval: a UTC hour, cut where a billing period starts inside it, named by its
-//! start in unix seconds. Every unit belongs to exactly one bucket, and every bucket to exactly one period.
+//! A **bucket** is the smallest billing interval: a UTC hour, cut where a billing period or another price starts inside it,
+//! named by its start in unix seconds. Every unit belongs to exactly one bucket, and every bucket to exactly one period.
 
 use chrono::{DateTime, Months};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ pub struct Bucket {
 ///
 /// Month ends clamp from the *anchor's* day, not from the previous period's: 31 January, 28 February, 31 March
 /// (<https://docs.stripe.com/billing/subscriptions/billing-cycle>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cycle {
     /// The day and time of day, in unix seconds, that periods are counted from.
     pub anchor: u64,
@@ -93,6 +93,9 @@ pub struct Cycle {
     pub interval: Interval,
     /// The period that Stripe named last.
     pub current: Period,
+    /// Where buckets are cut besides, unix seconds, ascending: wherever other prices begin to hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<u64>,
 }
 
 impl Cycle {
@@ -108,6 +111,14 @@ impl Cycle {
             anchor,
             interval,
             current,
+            cuts: Vec::new(),
+        }
+    }
+
+    /// Cuts the buckets at a second. Buckets that ended before it stay as they are.
+    pub fn cut(&mut self, at: u64) {
+        if let Err(place) = self.cuts.binary_search(&at) {
+            self.cuts.insert(place, at);
         }
     }
 
@@ -153,9 +164,12 @@ impl Cycle {
         let s = s.min(SECONDS_MAX);
         let period = self.period_at(s);
         let hour = s - s % HOUR_S;
+        let after = self.cuts.partition_point(|&cut| cut <= s);
+        let cut_before = self.cuts[..after].last().copied().unwrap_or(0);
+        let cut_after = self.cuts.get(after).copied().unwrap_or(u64::MAX);
         Bucket {
-            start: hour.max(period.start),
-            end: (hour + HOUR_S).min(period.end),
+            start: hour.max(period.start).max(cut_before),
+            end: (hour + HOUR_S).min(period.end).min(cut_after),
         }
     }
 

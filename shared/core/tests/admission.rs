@@ -22,6 +22,7 @@ fn demand(now_ms: u64, cost: u64, limits: &[(u64, u64)], quota: Option<u64>, pol
         cost,
         meter: "api_calls".to_owned(),
         group: None,
+        plan: "pro-00000000".parse().expect("a plan's name"),
         auth_epoch: 3,
         cycle: Cycle::starting_at(1_769_000_000, Interval::Month),
         rates: rates.collect(),

@@ -1,8 +1,11 @@
-//! From open rows to Stripe: what is due is sealed, frozen, reported and pruned.
+//! From open rows to Stripe: rows are sealed, frozen, reported and pruned.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use farebox_aws::{
@@ -11,16 +14,18 @@ use farebox_aws::{
     random,
 };
 use farebox_core::{
+    account::Customer,
+    admission::{Counters, parse_bucket_attribute},
     counter::{self, SealAnswer},
     expression::Expression,
-    id::CustomerId,
+    id::{CustomerId, Generation},
     ledger::{self, Claim, NextStep, Report, Row, RowKey, RowState, next_step, report_timestamp},
     message::UNITS_MAX,
 };
 use farebox_stripe::MeterEvent;
 use serde::Serialize;
 
-use crate::{Deps, Error, concurrent};
+use crate::{Books, Error, concurrent};
 
 /// Rows taken from each partition of the work index; what is left waits for the next tick.
 const ROWS_MAX: usize = 1_000;
@@ -77,38 +82,104 @@ enum Verdict {
     Drop,
 }
 
-/// One tick. Meters are looked up anew in each: an id outlived by its meter would answer 0 for what another one counted.
-struct Tick {
-    deps: Arc<Deps>,
+/// One run. Meters are looked up anew in each: an id outlived by its meter would answer 0 for what another one counted.
+struct Run {
+    books: Books,
     meters: Mutex<HashMap<String, String>>,
+    /// Rows whose bucket began before this second are worked on though they are not due yet.
+    early_until: u64,
+    /// Set once Stripe does not answer: the rest of the run leaves it alone.
+    is_stripe_down: AtomicBool,
 }
 
-pub(crate) async fn tick(deps: &Arc<Deps>) -> Result<TickReport, Error> {
-    let keys = deps.ledger.due(deps.now().s(), ROWS_MAX).await?;
-    let tick = Arc::new(Tick {
-        deps: Arc::clone(deps),
-        meters: Mutex::default(),
-    });
-    let worked = concurrent::each(by_customer_and_meter(keys), GROUPS_MAX, |rows| {
-        Arc::clone(&tick).work(rows)
-    });
-    let mut report = TickReport::default();
-    for group in worked.await {
-        report.add(group);
+impl Books {
+    /// Brings every row that is due as far as it gets: seals, freezes, reports, prunes.
+    ///
+    /// # Errors
+    /// [`Error::Table`] if the due rows can't be asked for. What goes wrong with a row is logged and counted in the report; it
+    /// stops no other row.
+    pub async fn tick(&self) -> Result<TickReport, Error> {
+        let keys = self.ledger.due(self.now().s(), ROWS_MAX).await?;
+        Ok(self.run(keys, 0).await)
     }
-    tracing::info!(
-        due = report.due,
-        sealed = report.sealed,
-        closed = report.closed,
-        reported = report.reported,
-        retried = report.retried,
-        parked = report.parked,
-        dropped = report.dropped,
-        finished = report.finished,
-        errors = report.errors,
-        "ticked"
-    );
-    Ok(report)
+
+    /// Opens a row for every bucket of a customer that began before a second, and brings these rows as far as they get, due or
+    /// not: at a period's end, so that the invoice has everything, and before a subscription ends.
+    ///
+    /// A bucket that has not ended is sealed all the same: whoever is admitted after that is counted in the next one.
+    ///
+    /// # Errors
+    /// [`Error::Table`] if the counter items can't be read; repeating is safe.
+    pub async fn close(&self, customer: &Customer, until: u64) -> Result<TickReport, Error> {
+        let mut keys = self.ledger.waiting(&customer.id).await?;
+        for shard in 0..self.control().shards(customer).await? {
+            let Some(item) = self.counters.read(&counters::key(&customer.id, shard)).await? else {
+                tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
+                continue;
+            };
+            for (key, units) in rows(&customer.id, shard, &item) {
+                if key.bucket < until {
+                    let end = customer.cycle.bucket_at(key.bucket).end;
+                    self.ledger.write(&key, ledger::fold(&key, end, units)).await?;
+                    keys.push(key);
+                }
+            }
+        }
+        keys.retain(|key| key.bucket < until);
+        keys.sort();
+        keys.dedup();
+        Ok(self.run(keys, until).await)
+    }
+
+    async fn run(&self, keys: Vec<RowKey>, early_until: u64) -> TickReport {
+        let run = Arc::new(Run {
+            books: self.clone(),
+            meters: Mutex::default(),
+            early_until,
+            is_stripe_down: AtomicBool::new(false),
+        });
+        let worked = concurrent::each(by_customer_and_meter(keys), GROUPS_MAX, |rows| {
+            Arc::clone(&run).work(rows)
+        });
+        let mut report = TickReport::default();
+        for group in worked.await {
+            report.add(group);
+        }
+        tracing::info!(
+            due = report.due,
+            sealed = report.sealed,
+            closed = report.closed,
+            reported = report.reported,
+            retried = report.retried,
+            parked = report.parked,
+            dropped = report.dropped,
+            finished = report.finished,
+            errors = report.errors,
+            "reported"
+        );
+        report
+    }
+}
+
+/// The rows that an item's buckets belong to, with the units that the item has counted.
+#[must_use]
+pub fn rows(customer: &CustomerId, shard: u32, item: &Counters) -> Vec<(RowKey, u64)> {
+    let Ok(generation) = Generation::try_from(item.generation.clone()) else {
+        tracing::error!(customer = %customer, shard, "the counter item's generation is not readable");
+        return Vec::new();
+    };
+    let row = |(name, &units): (&String, &u64)| {
+        let (bucket, meter) = parse_bucket_attribute(name)?;
+        let key = RowKey {
+            customer: customer.clone(),
+            shard,
+            generation: generation.clone(),
+            meter: meter.to_owned(),
+            bucket,
+        };
+        Some((key, units))
+    };
+    item.units.iter().filter_map(row).collect()
 }
 
 /// Stripe takes one meter event at a time per customer and meter.
@@ -123,7 +194,7 @@ fn by_customer_and_meter(keys: Vec<RowKey>) -> Vec<Vec<RowKey>> {
     groups.into_values().collect()
 }
 
-impl Tick {
+impl Run {
     /// One row after the other; what goes wrong with one stops no other.
     async fn work(self: Arc<Self>, rows: Vec<RowKey>) -> TickReport {
         let mut report = TickReport::default();
@@ -139,9 +210,13 @@ impl Tick {
 
     /// Brings a row as far as it gets. Each step leads to a later state, so this ends.
     async fn advance(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
-        let mut row = self.deps.ledger.read(key).await?;
+        let mut row = self.books.ledger.read(key).await?;
         // The index may lag: the row itself says when it is due.
-        while let Some(current) = row.filter(|row| row.due <= self.deps.now().s()) {
+        let is_due = |row: &Row| {
+            let is_early = row.key.bucket < self.early_until && row.state != RowState::Sending;
+            is_early || row.due <= self.books.now().s()
+        };
+        while let Some(current) = row.filter(is_due) {
             row = match current.state {
                 RowState::Open => self.freeze(&current, report).await?,
                 RowState::Sealed | RowState::Sending => self.report(&current, report).await?,
@@ -164,27 +239,44 @@ impl Tick {
                 problem: "more units than a report can carry",
             });
         }
-        let now = self.deps.now();
+        let now = self.books.now();
         if units == 0 {
             return self
-                .apply(key, ledger::close(0, "nothing to report", now), &mut report.closed)
+                .apply(key, ledger::close(0, 0, "nothing to report", now), &mut report.closed)
                 .await;
         }
-        let customer = self.deps.accounts.customer(&key.customer).await?;
-        let Some(stripe_customer) = customer.and_then(|customer| customer.stripe_customer) else {
+        let customer = self.books.accounts.customer(&key.customer).await?;
+        let billed = customer
+            .as_ref()
+            .and_then(|customer| Some((customer, customer.stripe_customer.clone()?)));
+        let Some((customer, stripe_customer)) = billed else {
             let why = "not billed: the customer is not in Stripe";
             return self
-                .apply(key, ledger::close(units, why, now), &mut report.closed)
+                .apply(key, ledger::close(units, 0, why, now), &mut report.closed)
                 .await;
         };
-        let frozen = Report {
-            value: units,
-            stripe_customer,
-            event_name: key.meter.clone(),
-            timestamp: report_timestamp(row.bucket(), key.generation.slot()),
-            identifier: key.identifier(),
+        let balance = self.books.ledger.balance(&key.customer, &key.meter).await?;
+        let credit = balance.take(units);
+        let write = if credit == units {
+            ledger::close(units, credit, "all of it was given", now)
+        } else {
+            let frozen = Report {
+                value: units - credit,
+                stripe_customer,
+                event_name: customer.phase_at(key.bucket).plan.event_name(&key.meter),
+                timestamp: report_timestamp(row.bucket(), key.generation.slot()),
+                identifier: key.identifier(),
+            };
+            ledger::freeze(&frozen, units, credit, now)
         };
-        self.apply(key, ledger::freeze(&frozen, now), &mut report.sealed).await
+        if credit == 0 {
+            return self.apply(key, write, &mut report.sealed).await;
+        }
+        // If somebody else froze the row or took of the balance meanwhile, the row says so when it is read again.
+        if self.books.ledger.write_and_take(key, write, balance, credit).await? {
+            report.sealed += 1;
+        }
+        Ok(self.books.ledger.read(key).await?)
     }
 
     /// Seals the row's bucket and returns all its units; `None` if somebody else has moved the row on, or it can't be sealed
@@ -199,7 +291,7 @@ impl Tick {
         } = &row.key;
         let write = counter::seal(generation, *bucket);
         let item = match self
-            .deps
+            .books
             .counters
             .write(&counters::key(customer, *shard), write)
             .await?
@@ -217,7 +309,7 @@ impl Tick {
             // Read again: a restore folds what the old generation had before it takes a new one, and that may have been
             // after the first reading.
             SealAnswer::GenerationGone => {
-                let row = self.deps.ledger.read(&row.key).await?;
+                let row = self.books.ledger.read(&row.key).await?;
                 Ok(row.filter(|row| row.state == RowState::Open).map(|row| row.units))
             }
             SealAnswer::NotSealed => Ok(None),
@@ -233,22 +325,28 @@ impl Tick {
                 problem: "sealed without a report",
             });
         }
+        if self.is_stripe_down.load(Relaxed) {
+            return Ok(None);
+        }
         let claim = Claim {
             token: random::token()?,
-            at: self.deps.now(),
+            at: self.books.now(),
         };
-        let RowWrite::Applied(row) = self.deps.ledger.write(key, ledger::claim(&claim)).await? else {
+        let RowWrite::Applied(row) = self.books.ledger.write(key, ledger::claim(&claim)).await? else {
             return Ok(None); // another worker has it
         };
         let token = claim.token.as_str();
         match self.attempt(&row).await {
             Verdict::Delivered(how) => {
-                self.apply(key, ledger::delivered(how, self.deps.now()), &mut report.reported)
+                self.apply(key, ledger::delivered(how, self.books.now()), &mut report.reported)
                     .await
             }
             Verdict::Retry { cause, fault } => {
                 tracing::warn!(row = %key, tries = row.tries, %cause, "report will be tried again");
-                let write = ledger::retry_later(token, row.tries, fault, self.deps.now());
+                if matches!(cause, farebox_stripe::Error::Unreachable { .. }) {
+                    self.is_stripe_down.store(true, Relaxed);
+                }
+                let write = ledger::retry_later(token, row.tries, fault, self.books.now());
                 self.apply(key, write, &mut report.retried).await?;
                 Ok(None)
             }
@@ -269,7 +367,7 @@ impl Tick {
         let Some(report) = &row.report else {
             return Verdict::Drop;
         };
-        match next_step(row, self.deps.now()) {
+        match next_step(row, self.books.now()) {
             NextStep::Send => self.send(row, report).await,
             NextStep::Ask { start, end } => self.ask(row, report, start, end).await,
             NextStep::Park(why) => Verdict::Park(why.to_owned()),
@@ -286,7 +384,7 @@ impl Tick {
             timestamp: seconds(report.timestamp),
         };
         match self
-            .deps
+            .books
             .stripe
             .report_meter_event(&event, &Row::idempotency_key(report, row.faults))
             .await
@@ -303,7 +401,7 @@ impl Tick {
     /// Stripe may have forgotten the identifier: only what it has counted in the report's minute tells.
     async fn ask(&self, row: &Row, report: &Report, start: u64, end: u64) -> Verdict {
         match self.counted(report, start, end).await {
-            Ok(Some(0)) => match next_step(row, self.deps.now()) {
+            Ok(Some(0)) => match next_step(row, self.books.now()) {
                 NextStep::Send | NextStep::Ask { .. } => self.send(row, report).await,
                 NextStep::Park(why) => Verdict::Park(why.to_owned()),
                 NextStep::Drop => Verdict::Drop,
@@ -326,7 +424,7 @@ impl Tick {
         let Some(meter) = self.meter(&report.event_name).await? else {
             return Ok(None);
         };
-        self.deps
+        self.books
             .stripe
             .event_summary(&meter, &report.stripe_customer, seconds(start), seconds(end))
             .await
@@ -339,7 +437,7 @@ impl Tick {
         if known.is_some() {
             return Ok(known);
         }
-        let found = self.deps.stripe.find_meter(event_name).await?.map(|meter| meter.id);
+        let found = self.books.stripe.find_meter(event_name).await?.map(|meter| meter.id);
         if let Some(id) = &found {
             meters().insert(event_name.to_owned(), id.clone());
         }
@@ -350,7 +448,7 @@ impl Tick {
     async fn finish(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
         let prune = counter::prune(&key.generation, key.bucket, &key.meter);
         let pruned = self
-            .deps
+            .books
             .counters
             .write(&counters::key(&key.customer, key.shard), prune)
             .await?;
@@ -368,7 +466,7 @@ impl Tick {
 
     /// Writes and counts a transition. `None` if it was refused: somebody else has moved the row on.
     async fn apply(&self, key: &RowKey, write: Expression, count: &mut u64) -> Result<Option<Row>, Error> {
-        match self.deps.ledger.write(key, write).await? {
+        match self.books.ledger.write(key, write).await? {
             RowWrite::Applied(row) => {
                 *count += 1;
                 Ok(Some(row))

@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 
 /// Does `work` for every job, at most `most` at a time, and returns the results in the order in which they came.
-pub(crate) async fn each<J, R, F>(jobs: impl IntoIterator<Item = J>, most: usize, work: impl Fn(J) -> F) -> Vec<R>
+pub async fn each<J, R, F>(jobs: impl IntoIterator<Item = J>, most: usize, work: impl Fn(J) -> F) -> Vec<R>
 where
     R: Send + 'static,
     F: Future<Output = R> + Send + 'static,
