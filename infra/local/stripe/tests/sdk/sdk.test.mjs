@@ -209,3 +209,53 @@ test('the events tell the story', async () => {
   const [latest] = (await stripe.events.list({ limit: 1 })).data;
   assert.equal((await stripe.events.retrieve(latest.id)).type, 'customer.deleted');
 });
+
+test('a card fails, is replaced, and the invoice is paid', async () => {
+  const price = await stripe.prices.create({
+    currency: 'usd',
+    unit_amount: 1500,
+    recurring: { interval: 'month' },
+    product_data: { name: 'Flat' },
+  });
+  const customer = await stripe.customers.create({
+    invoice_settings: { default_payment_method: 'pm_card_chargeCustomerFail' },
+  });
+  const items = [{ price: price.id }];
+  await assert.rejects(
+    stripe.subscriptions.create({ customer: customer.id, items, payment_behavior: 'error_if_incomplete' }),
+    (error) => error instanceof Stripe.errors.StripeCardError && error.decline_code === 'generic_decline',
+  );
+  const subscription = await stripe.subscriptions.create({ customer: customer.id, items });
+  assert.equal(subscription.status, 'incomplete');
+  const paid = await stripe.invoices.pay(subscription.latest_invoice, { payment_method: 'pm_card_visa' });
+  assert.equal(paid.status, 'paid');
+  assert.equal((await stripe.subscriptions.retrieve(subscription.id)).status, 'active');
+  made.flatPrice = price;
+});
+
+test('a visitor checks out', async () => {
+  const session = await stripe.checkout.sessions.create({
+    mode: 'subscription',
+    customer_email: 'visitor@example.com',
+    line_items: [{ price: made.flatPrice.id, quantity: 1 }],
+    subscription_data: { metadata: { account: '7' } },
+    success_url: 'https://app.example/done',
+  });
+  const page = await fetch(session.url);
+  assert.match(await page.text(), /<button>/);
+  const pressed = await fetch(session.url, { method: 'POST', redirect: 'manual' });
+  assert.equal(pressed.headers.get('location'), 'https://app.example/done');
+  const complete = await stripe.checkout.sessions.retrieve(session.id, { expand: ['subscription'] });
+  assert.equal(complete.payment_status, 'paid');
+  assert.equal(complete.subscription.metadata.account, '7');
+});
+
+test('a webhook endpoint is kept', async () => {
+  const { id, secret } = await stripe.webhookEndpoints.create({
+    url: 'https://app.example/hook',
+    enabled_events: ['invoice.paid'],
+  });
+  assert.match(secret, /^whsec_/);
+  const listed = await stripe.webhookEndpoints.list();
+  assert.equal(listed.data[0].id, id);
+});
