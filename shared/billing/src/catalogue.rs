@@ -8,7 +8,7 @@
 //! which Stripe gives only once. So making what is missing may be interrupted anywhere, repeated, and run twice at once.
 //! Nothing is ever deleted or changed but a product's name: customers stay on the plan that they were sold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use farebox_aws::random;
 use farebox_core::{
@@ -153,7 +153,11 @@ impl std::fmt::Display for Mismatch {
             lookup_key,
             problems,
         } = self;
-        write!(f, "{price} has the lookup key {lookup_key}, but {}", problems.join(", and "))
+        write!(
+            f,
+            "{price} has the lookup key {lookup_key}, but {}",
+            problems.join(", and ")
+        )
     }
 }
 
@@ -212,7 +216,11 @@ impl Books {
         let stored = self.stored_catalog(newest).await?;
         let is_stored = stored.as_ref() == Some(catalog);
         let version = if is_stored { newest } else { newest + 1 };
-        let mut tiers: Vec<TierPlan> = catalog.tiers.iter().map(|tier| TierPlan::of(catalog, &tier.name)).collect();
+        let mut tiers: Vec<TierPlan> = catalog
+            .tiers
+            .iter()
+            .map(|tier| TierPlan::of(catalog, &tier.name))
+            .collect();
         let complete: Vec<&Terms> = tiers.iter().filter_map(|tier| tier.terms.as_ref()).collect();
         let in_stripe = self.look(&complete).await?;
         let mut mismatches = Vec::new();
@@ -328,7 +336,12 @@ impl Books {
         let meters = self.stripe.meters().await?;
         Ok(InStripe {
             products: HashMap::new(),
-            meters: Some(meters.into_iter().map(|meter| (meter.event_name.clone(), meter)).collect()),
+            meters: Some(
+                meters
+                    .into_iter()
+                    .map(|meter| (meter.event_name.clone(), meter))
+                    .collect(),
+            ),
             prices: self.prices(&keys).await?,
         })
     }
@@ -364,12 +377,18 @@ impl Books {
                 event_name,
                 display_name,
             } => {
-                let made = self.stripe.create_meter(event_name, display_name, &run.key(event_name)).await;
+                let made = self
+                    .stripe
+                    .create_meter(event_name, display_name, &run.key(event_name))
+                    .await;
                 let meter = match made {
                     Ok(meter) => meter,
                     Err(refused) => self.found(refused, self.stripe.find_meter(event_name)).await?,
                 };
-                in_stripe.meters.get_or_insert_default().insert(event_name.clone(), meter);
+                in_stripe
+                    .meters
+                    .get_or_insert_default()
+                    .insert(event_name.clone(), meter);
             }
             Making::MeteredPrice { lookup_key, .. } | Making::BasePrice { lookup_key } => {
                 let new = new_price(step, tier, run, in_stripe)?;
@@ -407,11 +426,14 @@ impl Books {
             if phase.catalog == version {
                 continue;
             }
-            if !diffs.contains_key(&phase.catalog) {
-                let old = self.stored_catalog(phase.catalog).await?;
-                diffs.insert(phase.catalog, old.map(|old| old.diff(catalog)).unwrap_or_default());
-            }
-            let changes: Vec<String> = diffs[&phase.catalog]
+            let diff = match diffs.entry(phase.catalog) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let old = self.stored_catalog(phase.catalog).await?;
+                    unknown.insert(old.map(|old| old.diff(catalog)).unwrap_or_default())
+                }
+            };
+            let changes: Vec<String> = diff
                 .iter()
                 .filter(|change| change.tier.is_empty() || change.tier == phase.tier)
                 .flat_map(|change| change.sentences.clone())
@@ -419,7 +441,10 @@ impl Books {
             if changes.is_empty() {
                 continue;
             }
-            let becomes = catalog.terms(&phase.tier, &phase.overrides).ok().map(|terms| terms.plan());
+            let becomes = catalog
+                .terms(&phase.tier, &phase.overrides)
+                .ok()
+                .map(|terms| terms.plan());
             let group = (phase.tier.clone(), phase.catalog, phase.plan.clone());
             let group = staying.entry(group).or_insert_with(|| Staying {
                 tier: phase.tier.clone(),
@@ -462,7 +487,10 @@ impl Run {
         let mut metadata = HashMap::from([(TIER_KEY.to_owned(), tier.to_owned())]);
         metadata.extend(plan.map(|plan| (PLAN_KEY.to_owned(), plan.to_string())));
         metadata.extend(meter.map(|meter| (METER_KEY.to_owned(), meter.to_owned())));
-        metadata.extend(self.catalog.map(|catalog| (CATALOG_KEY.to_owned(), catalog.to_string())));
+        metadata.extend(
+            self.catalog
+                .map(|catalog| (CATALOG_KEY.to_owned(), catalog.to_string())),
+        );
         metadata
     }
 }
@@ -501,7 +529,11 @@ fn missing(terms: &Terms, in_stripe: &InStripe) -> Vec<Making> {
         if in_stripe.prices.contains_key(&event_name) {
             continue;
         }
-        if !in_stripe.meters.as_ref().is_some_and(|meters| meters.contains_key(&event_name)) {
+        if !in_stripe
+            .meters
+            .as_ref()
+            .is_some_and(|meters| meters.contains_key(&event_name))
+        {
             steps.push(Making::Meter {
                 event_name: event_name.clone(),
                 display_name: format!("{meter} ({plan})"),
@@ -610,7 +642,9 @@ fn mismatches(terms: &Terms, in_stripe: &InStripe) -> Vec<Mismatch> {
     let plan = terms.plan();
     let mut found = Vec::new();
     let mut compare = |key: String, problems: &dyn Fn(&Price) -> Vec<String>| {
-        let Some(price) = in_stripe.prices.get(&key) else { return };
+        let Some(price) = in_stripe.prices.get(&key) else {
+            return;
+        };
         let mut problems = problems(price);
         if price.currency != terms.currency.code() {
             let (found, expected) = (&price.currency, terms.currency.code());
@@ -642,10 +676,17 @@ fn mismatches(terms: &Terms, in_stripe: &InStripe) -> Vec<Mismatch> {
 
 fn base_problems(price: &Price, terms: &Terms) -> Vec<String> {
     let mut problems = Vec::new();
-    if price.recurring.as_ref().is_none_or(|recurring| recurring.usage_type != "licensed") {
+    if price
+        .recurring
+        .as_ref()
+        .is_none_or(|recurring| recurring.usage_type != "licensed")
+    {
         problems.push("it is metered".to_owned());
     }
-    let amount = price.unit_amount_decimal.as_deref().and_then(|text| text.parse::<UnitAmount>().ok());
+    let amount = price
+        .unit_amount_decimal
+        .as_deref()
+        .and_then(|text| text.parse::<UnitAmount>().ok());
     let expected: Option<UnitAmount> = terms.price.amount.0.to_string().parse().ok();
     if amount.is_none() || amount != expected {
         let found = price.unit_amount_decimal.as_deref().unwrap_or("nothing");
@@ -657,10 +698,15 @@ fn base_problems(price: &Price, terms: &Terms) -> Vec<String> {
 /// `of_ours`: the active meter of the price's event name, if anybody looked.
 fn metered_problems(price: &Price, expected: &MeteredPrice, of_ours: Option<Option<&Meter>>) -> Vec<String> {
     let mut problems = Vec::new();
-    let meter = price.recurring.as_ref().and_then(|recurring| recurring.meter.as_deref());
+    let meter = price
+        .recurring
+        .as_ref()
+        .and_then(|recurring| recurring.meter.as_deref());
     match (meter, of_ours) {
         (None, _) => problems.push("no meter counts it".to_owned()),
-        (Some(_), Some(None)) => problems.push("its meter is not active: reactivate it in Stripe's dashboard".to_owned()),
+        (Some(_), Some(None)) => {
+            problems.push("its meter is not active: reactivate it in Stripe's dashboard".to_owned())
+        }
         (Some(meter), Some(Some(ours))) if meter != ours.id => {
             problems.push(format!("it is counted by {meter}, not by {}", ours.id));
         }
@@ -680,7 +726,10 @@ fn metered_problems(price: &Price, expected: &MeteredPrice, of_ours: Option<Opti
             Some(steps) => written(mode, &steps),
             None => "something else".to_owned(),
         };
-        problems.push(format!("it costs {found}, not {}", written(expected.mode, &expected.steps)));
+        problems.push(format!(
+            "it costs {found}, not {}",
+            written(expected.mode, &expected.steps)
+        ));
     }
     problems
 }
