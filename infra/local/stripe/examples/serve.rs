@@ -3,8 +3,9 @@
 //! `cargo run -p farebox-stripe-standin --example serve -- [port] [journal]`
 //!
 //! It prints both addresses, a line each. On the second, `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves the
-//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, and `POST /_standin/drop` drops the
-//! next request to the path in the body after it was done. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
+//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, `POST /_standin/drop` drops the
+//! next request to the path in the body after it was done, and `POST /_standin/finalization_failure` makes the next finalization of an
+//! invoice fail. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
 
 use std::{
     error::Error,
@@ -51,6 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
     let (shown, moved) = (Arc::clone(clock), Arc::clone(clock));
     let (settling, counting, dropping) = (standin.clone(), standin.clone(), standin.clone());
+    let failing = standin.clone();
     let set = async move |form: String| {
         match form
             .split_once('=')
@@ -81,6 +83,10 @@ fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
         )
         .route("/_standin/snapshot", get(async move || counting.snapshot().to_string()))
         .route("/_standin/drop", post(drop_next))
+        .route(
+            "/_standin/finalization_failure",
+            post(async move || failing.fail_next_finalizations(1)),
+        )
 }
 
 #[expect(clippy::print_stdout, reason = "the caller reads the addresses from here")]
