@@ -64,7 +64,7 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterRetries {
-    /// It is canceled. The dashboard's preset; the documentation names none.
+    /// It is canceled. The default here; Stripe's documentation names none.
     #[default]
     Cancel,
     /// It becomes `unpaid`: its further invoices stay drafts until the most recent one is paid.
