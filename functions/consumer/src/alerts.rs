@@ -7,7 +7,7 @@ use std::{
 
 use farebox_aws::ledger::Alert;
 use farebox_core::{
-    alert::{AlertMessage, Occasion, Recipient, VERSION},
+    alert::Occasion,
     id::CustomerId,
     ledger::thresholds_reached,
     message::UsageMessage,
@@ -286,14 +286,7 @@ async fn send(deps: &Deps, topic: &Topic, share: Share, alert: &Alert) -> Result
             period,
         },
     };
-    let message = AlertMessage {
-        v: VERSION,
-        id: alert.id(),
-        at: now,
-        customer: Some(Recipient::of(&customer)),
-        occasion,
-    };
-    Ok(deps.alerts.send(&message).await?)
+    Ok(deps.books.alert(alert.id(), Some(&customer), occasion).await?)
 }
 
 #[cfg(test)]

@@ -24,10 +24,8 @@ use crate::{alerts::Memory, event::Event};
 
 /// Everything that the consumer works with.
 pub struct Deps {
-    /// The tables, Stripe and the time.
+    /// The tables, the alert queue, Stripe and the time.
     pub books: Books,
-    /// Where alerts are sent to be delivered.
-    pub alerts: AlertQueue,
 }
 
 impl Deps {
@@ -36,16 +34,15 @@ impl Deps {
     /// # Errors
     /// [`farebox_stripe::Error::Invalid`] if Stripe can't be at the configured address.
     pub fn connect(config: Config, clients: &Clients, clock: Clock) -> Result<Self, farebox_stripe::Error> {
-        Ok(Self {
-            books: Books {
-                accounts: AccountTable::new(clients.clone(), config.accounts_table),
-                counters: CounterTable::new(clients.clone(), config.counters_table),
-                ledger: LedgerTable::new(clients.clone(), config.ledger_table),
-                stripe: farebox_stripe::Client::new(config.stripe)?,
-                clock,
-            },
+        let books = Books {
+            accounts: AccountTable::new(clients.clone(), config.accounts_table),
+            counters: CounterTable::new(clients.clone(), config.counters_table),
+            ledger: LedgerTable::new(clients.clone(), config.ledger_table),
             alerts: AlertQueue::new(clients.clone(), config.alert_queue),
-        })
+            stripe: farebox_stripe::Client::new(config.stripe)?,
+            clock,
+        };
+        Ok(Self { books })
     }
 
     fn now(&self) -> Timestamp {

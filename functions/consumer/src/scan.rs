@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use farebox_aws::ledger::RowWrite;
 use farebox_billing::{each, rows};
-use farebox_core::{account::Customer, admission::Counters, id::CustomerId, ledger, time::HOUR_S};
+use farebox_core::{account::Customer, admission::Counters, alert::Occasion, id::CustomerId, ledger, time::HOUR_S};
 use serde::Serialize;
 
 use crate::{Deps, Error};
@@ -21,9 +21,14 @@ pub struct ScanReport {
     pub buckets: u64,
     /// Rows that were opened, or were open and said less.
     pub folded_rows: u64,
+    /// Keys that expire soon, whose owners are told.
+    pub expiring_keys: u64,
     /// What failed; each is logged.
     pub errors: u64,
 }
+
+/// The owner of a key is told this long before it expires.
+const KEY_NOTICE_S: u64 = 7 * 86_400;
 
 pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
     let mut report = ScanReport::default();
@@ -40,14 +45,45 @@ pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
         report.folded_rows += customer.folded_rows;
         report.errors += customer.errors;
     }
+    match tell_of_expiring_keys(deps).await {
+        Ok(keys) => report.expiring_keys = keys,
+        Err(error) => {
+            tracing::error!(%error, "keys that expire soon could not be told of");
+            report.errors += 1;
+        }
+    }
     tracing::info!(
         items = report.items,
         buckets = report.buckets,
         folded_rows = report.folded_rows,
+        expiring_keys = report.expiring_keys,
         errors = report.errors,
         "scanned"
     );
     Ok(report)
+}
+
+/// Tells the owners of keys that expire soon, once per key and date.
+async fn tell_of_expiring_keys(deps: &Deps) -> Result<u64, Error> {
+    let now = deps.now();
+    let keys = deps.books.accounts.keys_expiring(now, now.plus_ms(KEY_NOTICE_S * 1_000)).await?;
+    let mut told = 0;
+    for (hash, key) in keys {
+        let Some(expires) = key.expires else { continue };
+        let Some(customer) = deps.books.accounts.customer(&key.customer).await? else {
+            continue;
+        };
+        let occasion = Occasion::KeyExpiring {
+            name: key.name,
+            prefix: key.prefix,
+            last_four: key.last_four,
+            expires: expires.s(),
+        };
+        let id = format!("key-expiring-{hash}-{}", expires.s());
+        deps.books.alert(id, Some(&customer), occasion).await?;
+        told += 1;
+    }
+    Ok(told)
 }
 
 async fn scan_customer(deps: Arc<Deps>, id: CustomerId, items: Vec<(u32, Counters)>) -> ScanReport {

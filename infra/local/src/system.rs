@@ -124,13 +124,11 @@ impl System {
             accounts: parts.accounts.clone(),
             counters: parts.counters.clone(),
             ledger: parts.ledger.clone(),
+            alerts: AlertQueue::new(services.clients.clone(), queues.alerts.clone()),
             stripe: services.stripe.clone(),
             clock: Arc::new(move || time.now()),
         };
-        let consumer = Consumer::new(ConsumerDeps {
-            books: books.clone(),
-            alerts: AlertQueue::new(services.clients.clone(), queues.alerts.clone()),
-        });
+        let consumer = Consumer::new(ConsumerDeps { books: books.clone() });
         let control = books.control();
         let system = Self {
             services,
@@ -160,6 +158,12 @@ impl System {
     #[must_use]
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// The URLs of the queues.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// Sells a tier to a new customer.

@@ -249,6 +249,35 @@ impl AccountTable {
         Ok(hashes)
     }
 
+    /// The keys in use that expire in a span of time. It reads the whole table: for once a day.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn keys_expiring(&self, from: Timestamp, until: Timestamp) -> Result<Vec<(KeyHash, KeyRecord)>, Error> {
+        let mut keys = Vec::new();
+        let mut pages = self
+            .clients
+            .dynamodb
+            .scan()
+            .table_name(&self.table)
+            .filter_expression("sk = :key AND begins_with(pk, :k)")
+            .expression_attribute_values(":key", AttributeValue::S("key".to_owned()))
+            .expression_attribute_values(":k", AttributeValue::S("k#".to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|e| Error::call(format!("scan {}", self.table), &e))?;
+            let hash = item::text(&item, "pk").and_then(|pk| KeyHash::from_hex(pk.strip_prefix("k#")?));
+            let key: KeyRecord = self.document(&item)?;
+            let expires_then = key.expires.is_some_and(|expires| from <= expires && expires < until);
+            if let Some(hash) = hash.filter(|_| expires_then && key.revoked.is_none()) {
+                keys.push((hash, key));
+            }
+        }
+        Ok(keys)
+    }
+
     /// Every customer, in the order of their ids.
     ///
     /// # Errors

@@ -7,8 +7,14 @@ mod reporter;
 
 use std::sync::Arc;
 
-use farebox_aws::{accounts::AccountTable, control::Control, counters::CounterTable, ledger::LedgerTable};
-use farebox_core::time::Timestamp;
+use farebox_aws::{
+    accounts::AccountTable, alerts::AlertQueue, control::Control, counters::CounterTable, ledger::LedgerTable,
+};
+use farebox_core::{
+    account::Customer,
+    alert::{AlertMessage, Occasion, Recipient, VERSION},
+    time::Timestamp,
+};
 
 pub use catalogue::{CataloguePlan, Making, Mismatch, PlanPrices, Staying, TierPlan};
 pub use change::{CUSTOMER_KEY, Offer, Sale, When};
@@ -27,6 +33,8 @@ pub struct Books {
     pub counters: CounterTable,
     /// Ledger rows, balances and alerts.
     pub ledger: LedgerTable,
+    /// Where alerts are sent to be delivered.
+    pub alerts: AlertQueue,
     /// Stripe.
     pub stripe: farebox_stripe::Client,
     /// The time.
@@ -70,5 +78,20 @@ impl Books {
             counters: self.counters.clone(),
             ledger: self.ledger.clone(),
         }
+    }
+
+    /// Sends an alert about a customer, or about no single one. The id names the occasion: sending it again is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Table`] if the queue did not take it.
+    pub async fn alert(&self, id: String, customer: Option<&Customer>, occasion: Occasion) -> Result<(), Error> {
+        let message = AlertMessage {
+            v: VERSION,
+            id,
+            at: self.now(),
+            customer: customer.map(Recipient::of),
+            occasion,
+        };
+        Ok(self.alerts.send(&message).await?)
     }
 }

@@ -16,6 +16,7 @@ use farebox_aws::{
 use farebox_core::{
     account::Customer,
     admission::{Counters, parse_bucket_attribute},
+    alert::Occasion,
     counter::{self, SealAnswer},
     expression::Expression,
     id::{CustomerId, Generation},
@@ -352,6 +353,7 @@ impl Run {
             }
             Verdict::Park(why) => {
                 tracing::error!(row = %key, why, "report parked");
+                self.tell_operator(&row, &why).await;
                 self.apply(key, ledger::park(token, &why), &mut report.parked).await
             }
             Verdict::Drop => {
@@ -359,6 +361,28 @@ impl Run {
                 report.dropped += 1;
                 Ok(None)
             }
+        }
+    }
+
+    /// A row that is parked is billed to nobody until somebody looks at it. Sent before the row is parked, so that a crash in
+    /// between tells it again.
+    async fn tell_operator(&self, row: &Row, why: &str) {
+        let details = [
+            ("row", row.key.to_string()),
+            ("units", row.units.to_string()),
+            ("why", why.to_owned()),
+        ];
+        let occasion = Occasion::Operator {
+            problem: "row_parked".to_owned(),
+            text: format!(
+                "{} units of {} are not reported to Stripe: {why}. See `farebox stripe repair --dry-run`.",
+                row.units, row.key.customer
+            ),
+            details: details.map(|(name, value)| (name.to_owned(), value)).into(),
+        };
+        let id = format!("parked-{}-{}", row.key.identifier(), row.tries);
+        if let Err(error) = self.books.alert(id, None, occasion).await {
+            tracing::error!(row = %row.key, %error, "the operator could not be told");
         }
     }
 

@@ -1,0 +1,207 @@
+//! What a customer was sold, and what its standing does to a request.
+
+use farebox_core::{
+    account::{Contact, Customer, Grant, Hold, Phase, Standing, WebhookSecret},
+    ledger::Balance,
+    tiers::{Interval, Limit, Overrides, PastDue, PastDuePolicy},
+    time::{Cycle, HOUR_S},
+};
+use proptest::prelude::*;
+
+/// 2026-01-31T10:00:00Z.
+const START: u64 = 1_769_853_600;
+
+fn phase(from: u64, tier: &str) -> Phase {
+    Phase {
+        from,
+        tier: tier.to_owned(),
+        catalog: 1,
+        overrides: Overrides::default(),
+        plan: format!("{tier}-00000000").parse().expect("a plan's name"),
+    }
+}
+
+fn customer() -> Customer {
+    Customer {
+        id: "acme".to_owned().try_into().expect("an id"),
+        name: "Acme".to_owned(),
+        phases: vec![phase(0, "free")],
+        offered: None,
+        ends: None,
+        cycle: Cycle::starting_at(START, Interval::Month),
+        auth_epoch: 1,
+        is_suspended: false,
+        standing: Standing::Good,
+        grants: Vec::new(),
+        contact: Contact::default(),
+        stripe_customer: None,
+        stripe_subscription: None,
+        next_slot: 1,
+    }
+}
+
+#[test]
+fn a_change_cuts_the_bucket_and_what_was_before_keeps_its_price() {
+    let mut customer = customer();
+    let change = START + 20 * 60;
+    customer.begin(phase(change, "pro"), change).expect("taken");
+
+    let before = customer.cycle.bucket_at(change - 1);
+    let after = customer.cycle.bucket_at(change);
+    assert_eq!((before.start, before.end), (START, change));
+    assert_eq!((after.start, after.end), (change, START + HOUR_S));
+    assert_eq!(customer.phase_at(before.start).tier, "free");
+    assert_eq!(customer.phase_at(after.start).tier, "pro");
+    assert_eq!(customer.cycle.period_at(change), customer.cycle.current, "the period goes on");
+}
+
+#[test]
+fn a_change_that_lies_ahead_begins_by_itself_and_can_be_dropped() {
+    let mut customer = customer();
+    let end = customer.cycle.current.end;
+    customer.begin(phase(end, "small"), START).expect("taken");
+    assert_eq!(customer.phase_at(end - 1).tier, "free");
+    assert_eq!(customer.phase_at(end).tier, "small");
+    assert_eq!(customer.phase_after(START).map(|phase| phase.from), Some(end));
+
+    // Another one in its place.
+    customer.begin(phase(end, "large"), START + 1).expect("taken");
+    assert_eq!(customer.phase_at(end).tier, "large");
+    assert_eq!(customer.phases.len(), 2);
+
+    assert!(customer.drop_change_ahead(START + 2));
+    assert!(!customer.drop_change_ahead(START + 2));
+    assert_eq!(customer.phase_at(end).tier, "free");
+    assert_eq!(customer.cycle.cuts, Vec::<u64>::new());
+}
+
+#[test]
+fn a_change_now_replaces_the_one_that_lies_ahead() {
+    let mut customer = customer();
+    let end = customer.cycle.current.end;
+    customer.begin(phase(end, "small"), START).expect("taken");
+    customer.begin(phase(START + 90, "pro"), START + 90).expect("taken");
+    assert_eq!(customer.phase_at(end).tier, "pro");
+    assert_eq!(customer.cycle.cuts, [START + 90]);
+}
+
+#[test]
+fn old_phases_are_forgotten_and_too_many_changes_are_refused() {
+    let mut customer = customer();
+    for n in 1..64 {
+        customer.begin(phase(START + n, "pro"), START + n).expect("taken");
+    }
+    assert!(customer.begin(phase(START + 100, "pro"), START + 100).is_err());
+    let later = START + 41 * 86_400;
+    customer.begin(phase(later, "pro"), later).expect("forty days later there is room");
+    assert!(customer.phases.len() < 5);
+    assert_eq!(customer.phase_at(later - 1).tier, "pro");
+}
+
+#[test]
+fn each_standing_does_what_it_says() {
+    let limit = Limit {
+        units: 5,
+        window_ms: 60_000,
+    };
+    let throttle = PastDue {
+        grace_s: 7 * 86_400,
+        policy: PastDuePolicy::Throttle(limit),
+    };
+    let block = PastDue {
+        policy: PastDuePolicy::Block,
+        ..throttle
+    };
+    let hold = |standing, past_due: &PastDue, now| {
+        let customer = Customer { standing, ..customer() };
+        match customer.hold(past_due, now) {
+            Hold::None => "in",
+            Hold::Throttle(_) => "slower",
+            Hold::Refuse(refusal) => refusal.code,
+        }
+    };
+    let past_due = Standing::PastDue { since: START };
+    let grace_ends = START + throttle.grace_s;
+    assert_eq!(hold(Standing::Good, &block, START), "in");
+    assert_eq!(hold(past_due, &block, grace_ends - 1), "in");
+    assert_eq!(hold(past_due, &block, grace_ends), "payment_overdue");
+    assert_eq!(hold(past_due, &throttle, grace_ends), "slower");
+    assert_eq!(hold(Standing::Unpaid, &throttle, START), "slower", "Stripe has given up: no grace");
+    assert_eq!(hold(Standing::Incomplete, &throttle, START), "subscription_incomplete");
+    assert_eq!(hold(Standing::Paused, &throttle, START), "subscription_paused");
+    assert_eq!(hold(Standing::Ended, &throttle, START), "subscription_ended");
+
+    let ending = Customer {
+        ends: Some(START + 10),
+        ..customer()
+    };
+    assert_eq!(ending.hold(&block, START + 9), Hold::None);
+    assert!(matches!(ending.hold(&block, START + 10), Hold::Refuse(_)));
+    let suspended = Customer {
+        is_suspended: true,
+        ..customer()
+    };
+    assert!(matches!(suspended.hold(&block, START), Hold::Refuse(refusal) if refusal.code == "customer_suspended"));
+}
+
+#[test]
+fn a_grant_counts_for_its_meter_and_its_period_only() {
+    let mut customer = customer();
+    customer.grants.push(Grant {
+        id: "sorry".to_owned(),
+        meter: "api_calls".to_owned(),
+        units: 500,
+        period: customer.cycle.current.start,
+    });
+    assert_eq!(customer.granted("api_calls", START), 500);
+    assert_eq!(customer.granted("tokens", START), 0);
+    assert_eq!(customer.granted("api_calls", customer.cycle.current.end), 0);
+}
+
+#[test]
+fn a_webhook_secret_is_not_shown_by_debug() {
+    let customer = Customer {
+        contact: Contact {
+            webhook_secrets: vec![WebhookSecret::new("whsec_planted".to_owned())],
+            ..Contact::default()
+        },
+        ..customer()
+    };
+    assert!(!format!("{customer:?}").contains("planted"));
+}
+
+proptest! {
+    /// However a month is cut, its buckets follow each other without a gap and none is longer than an hour.
+    #[test]
+    fn cut_buckets_partition_time(cuts in prop::collection::vec(0u64..40 * HOUR_S, 0..12), at in 0u64..40 * HOUR_S) {
+        let mut cycle = Cycle::starting_at(START + 777, Interval::Month);
+        for cut in &cuts {
+            cycle.cut(START + cut);
+        }
+        let bucket = cycle.bucket_at(START + at);
+        prop_assert!(bucket.start <= START + at && START + at < bucket.end);
+        prop_assert!(bucket.end - bucket.start <= HOUR_S);
+        prop_assert_eq!(cycle.bucket_at(bucket.start), bucket);
+        prop_assert_eq!(cycle.bucket_at(bucket.end - 1), bucket);
+        prop_assert_eq!(cycle.bucket_at(bucket.end).start, bucket.end);
+        prop_assert!(cuts.iter().all(|cut| START + cut <= bucket.start || START + cut >= bucket.end));
+        // A sealed bucket is never entered again.
+        prop_assert!(cycle.bucket_after_seal(START + at, bucket.start).start > bucket.start);
+    }
+
+    /// Whatever was given is taken off once: never more than there is, never more than a bucket has.
+    #[test]
+    fn a_balance_is_taken_exactly_once(granted in 0u64..1_000, buckets in prop::collection::vec(0u64..100, 0..30)) {
+        let mut balance = Balance { granted, taken: 0 };
+        let mut reported = 0;
+        for units in &buckets {
+            let credit = balance.take(*units);
+            prop_assert!(credit <= *units);
+            balance.taken += credit;
+            reported += units - credit;
+        }
+        let counted: u64 = buckets.iter().sum();
+        prop_assert_eq!(reported, counted.saturating_sub(granted));
+        prop_assert!(balance.taken <= balance.granted);
+    }
+}
