@@ -3,6 +3,7 @@
 mod catalogue;
 mod change;
 mod concurrent;
+mod follow;
 mod reporter;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use farebox_core::{
 pub use catalogue::{CataloguePlan, Making, Mismatch, PlanPrices, Staying, TierPlan};
 pub use change::{CUSTOMER_KEY, Offer, Sale, When};
 pub use concurrent::each;
+pub use follow::{Concern, Followed, SoldPlan, agree, base_plan, period, unpaid_since};
 pub use reporter::{TickReport, rows};
 
 /// Where the time comes from.
