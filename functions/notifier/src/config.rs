@@ -62,7 +62,8 @@ fn is_sender(from: &str) -> bool {
 
 /// Whether a text can be offered for clicking.
 pub(crate) fn is_link(url: &str) -> bool {
-    (url.starts_with("https://") || url.starts_with("http://"))
+    url.len() <= 2_048
+        && (url.starts_with("https://") || url.starts_with("http://"))
         && !url.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 

@@ -22,7 +22,9 @@ use crate::{
 /// What one attempt on one channel may take. A worker that is slower has been stopped, and its claim may be taken over.
 const ATTEMPT_MAX: Duration = Duration::from_secs(20);
 /// How long a claim holds: well beyond the attempt and the note of its outcome.
-pub(crate) const LEASE_S: u64 = 60;
+const LEASE_S: u64 = 60;
+/// A claim that took longer to get leaves too little of its lease for the attempt and the note.
+const CLAIM_MS_MAX: u64 = 30_000;
 /// How many messages of a batch are worked on at a time.
 const PARALLEL_MAX: usize = 10;
 /// The first and the longest pause between two attempts.
@@ -169,19 +171,20 @@ async fn once(kit: &Kit, message: &AlertMessage, channel: Channel) -> Result<(),
         tracing::warn!(alert, %channel, %error, "the delivery can't be noted");
         Again::Later
     };
-    let claim = deliveries
-        .claim(alert, channel, kit.deps.now(), LEASE_S)
-        .await
-        .map_err(later)?;
+    let asked = kit.deps.now();
+    let claim = deliveries.claim(alert, channel, asked, LEASE_S).await.map_err(later)?;
     let (token, attempt) = match claim {
         Claim::Done { .. } => return Ok(()),
         Claim::Busy { until } => return Err(Again::After(until)),
         Claim::Claimed { token, attempt } => (token, attempt),
     };
-    let outcome = match timeout(ATTEMPT_MAX, attempt_on(kit, message, channel)).await {
-        Ok(outcome) => outcome.shortened(),
-        Err(_) => Outcome::Retry(format!("no outcome within {} s", ATTEMPT_MAX.as_secs())),
+    let outcome = if kit.deps.now().ms_since(asked) > CLAIM_MS_MAX {
+        Outcome::Retry("the claim came too late".to_owned())
+    } else {
+        let attempt = timeout(ATTEMPT_MAX, attempt_on(kit, message, channel)).await;
+        attempt.unwrap_or_else(|_| Outcome::Retry(format!("no outcome within {} s", ATTEMPT_MAX.as_secs())))
     };
+    let outcome = outcome.shortened();
     let kind = message.occasion.kind();
     let (still_held, result) = match &outcome {
         Outcome::Sent => {

@@ -112,7 +112,7 @@ const V6: [Block<Ipv6Addr>; 14] = [
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::AddressPolicy::{self, LoopbackToo, PublicOnly};
 
@@ -223,6 +223,36 @@ mod tests {
         ] {
             let refused = check(PublicOnly, address).err().unwrap_or("let through");
             assert!(refused.contains(kind), "{address}: {refused}, expected {kind}");
+        }
+    }
+
+    /// What the standard library knows of is a part of the table; it is other people's reading of the same registries.
+    #[test]
+    fn whatever_the_standard_library_knows_to_be_special_is_refused() {
+        for first in 0..=u16::MAX {
+            let [a, b] = first.to_be_bytes();
+            for [c, d] in [[0, 0], [0, 1], [2, 1], [100, 7], [113, 9], [255, 255]] {
+                let address = Ipv4Addr::new(a, b, c, d);
+                let is_special = address.is_private()
+                    || address.is_loopback()
+                    || address.is_link_local()
+                    || address.is_multicast()
+                    || address.is_broadcast()
+                    || address.is_documentation()
+                    || address.is_unspecified();
+                let checked = PublicOnly.check(address.into());
+                assert!(!is_special || checked.is_err(), "{address}");
+                assert_eq!(PublicOnly.check(address.to_ipv6_mapped().into()), checked, "{address}");
+            }
+            for second in [0, 0xdb8, 0xec2, u16::MAX] {
+                let address = Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 1);
+                let is_special = address.is_unique_local()
+                    || address.is_unicast_link_local()
+                    || address.is_multicast()
+                    || address.is_loopback()
+                    || address.is_unspecified();
+                assert!(!is_special || PublicOnly.check(address.into()).is_err(), "{address}");
+            }
         }
     }
 

@@ -6,7 +6,10 @@ use farebox_core::{
 };
 use serde_json::{Value, json};
 
-use crate::words::{clip, rfc3339};
+use crate::{
+    config::is_link,
+    words::{clip, rfc3339},
+};
 
 /// The body of the event; `None` for what customers are not told.
 pub(crate) fn body(message: &AlertMessage, customer: &Recipient) -> Option<String> {
@@ -63,7 +66,7 @@ fn event(occasion: &Occasion) -> Option<(&'static str, Value)> {
             "payment.failed",
             json!({
                 "invoice": clip(invoice), "amount_due": amount_due, "currency": clip(currency), "attempts": attempts,
-                "next_attempt": next_attempt.map(rfc3339), "pay_url": pay_url, "policy": clip(policy),
+                "next_attempt": next_attempt.map(rfc3339), "pay_url": pay_url.as_deref().filter(|url| is_link(url)), "policy": clip(policy),
                 "policy_from": rfc3339(*policy_from),
             }),
         )),
