@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use farebox_authorizer::Authorizer;
 use farebox_core::time::Timestamp;
 
-use crate::{Error, System, VirtualClock};
+use crate::{Error, System, VirtualClock, endpoints::endpoints};
 
 /// The definitions that the deployment template uses as well.
 const GATEWAY_RESPONSES: &str = include_str!("../../gateway-responses.json");
@@ -95,6 +95,8 @@ impl Gateway {
             .route("/_farebox/state", get(state))
             .route("/_farebox/clock", post(advance))
             .route("/_farebox/errors", get(errors))
+            .route("/_farebox/endpoints", get(endpoints))
+            .route("/_farebox/outbox", get(outbox))
             .with_state(system);
         Router::new().fallback(call).with_state(self.clone()).merge(pages)
     }
@@ -258,6 +260,11 @@ async fn response_headers(request: Request, next: Next) -> Response {
         insert(response.headers_mut(), header, Some(&value));
     }
     response
+}
+
+/// What left the system: mails, calls of customers' webhooks, and what the operator was told.
+async fn outbox(State(system): State<Arc<System>>) -> Json<serde_json::Value> {
+    Json(json!({ "sent": system.services.outbox.entries() }))
 }
 
 async fn state(State(system): State<Arc<System>>) -> Response {

@@ -2,7 +2,9 @@
 
 mod clock;
 mod demo;
+mod endpoints;
 mod gateway;
+mod outbox;
 mod sell;
 mod services;
 mod system;
@@ -10,6 +12,7 @@ mod system;
 pub use clock::VirtualClock;
 pub use demo::{CustomerResult, DEMO_TIERS, DemoReport, Progress, replay};
 pub use gateway::Gateway;
+pub use outbox::{Entry, Outbox};
 pub use sell::{Sold, sell};
 pub use services::Services;
 pub use system::{DEV_TIERS, Options, System};
@@ -26,6 +29,9 @@ pub enum Error {
     /// Billing failed.
     #[error(transparent)]
     Billing(#[from] farebox_billing::Error),
+    /// The notifier failed.
+    #[error("notifier: {0}")]
+    Notifier(#[from] farebox_notifier::Error),
     /// The consumer failed.
     #[error("consumer: {0}")]
     Consumer(#[from] farebox_consumer::Error),

@@ -10,10 +10,10 @@ use farebox_aws::connect::{Clients, Settings};
 use farebox_stripe_standin::{Options as StripeOptions, StandIn};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{Error, VirtualClock};
+use crate::{Error, Outbox, VirtualClock};
 
 /// The secret key that the Stripe stand-in takes.
-const STRIPE_KEY: &str = "sk_test_local";
+pub(crate) const STRIPE_KEY: &str = "sk_test_local";
 
 /// The running services. They stop when this is dropped.
 pub struct Services {
@@ -25,6 +25,12 @@ pub struct Services {
     pub stand_in: StandIn,
     /// Where each listens: DynamoDB, SQS, Stripe.
     pub addresses: [SocketAddr; 3],
+    /// What takes the place of SES, SNS and the customers' webhooks.
+    pub outbox: Outbox,
+    /// Where the outbox listens.
+    pub outbox_address: SocketAddr,
+    /// How AWS is reached.
+    pub settings: Settings,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -58,6 +64,16 @@ impl Services {
             }
         }));
 
+        let time = clock.clone();
+        let outbox = Outbox::new(move || time.now());
+        let (outbox_listener, outbox_address) = listen().await?;
+        let server = outbox.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = server.serve(outbox_listener).await {
+                tracing::error!(%error, "the outbox stopped");
+            }
+        }));
+
         let settings = Settings {
             region: "us-east-1".to_owned(),
             credentials: aws_sdk_dynamodb::config::Credentials::new("local", "local", None, None, "local"),
@@ -71,6 +87,9 @@ impl Services {
             stripe: farebox_stripe::Client::new(config)?,
             stand_in,
             addresses: [dynamodb, sqs, stripe],
+            outbox,
+            outbox_address,
+            settings,
             tasks: Mutex::new(tasks),
         })
     }

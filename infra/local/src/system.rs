@@ -19,6 +19,7 @@ use farebox_aws::{
 };
 use farebox_billing::Books;
 use farebox_consumer::{Consumer, Deps as ConsumerDeps};
+use farebox_notifier::{AddressPolicy, Deps as NotifierDeps, Http, Notifier};
 use farebox_core::{
     id::CustomerId,
     money::Money,
@@ -79,6 +80,8 @@ pub struct System {
     pub control: Control,
     /// The consumer.
     pub consumer: Consumer,
+    /// The notifier.
+    pub notifier: Notifier,
     /// The gateway.
     pub gateway: Gateway,
     /// The catalog, and its version in the table.
@@ -129,12 +132,14 @@ impl System {
             clock: Arc::new(move || time.now()),
         };
         let consumer = Consumer::new(ConsumerDeps { books: books.clone() });
+        let notifier = Notifier::new(notifier_deps(&services, &tables, &queues, &clock))?;
         let control = books.control();
         let system = Self {
             services,
             books,
             control,
             consumer,
+            notifier,
             gateway,
             catalog: (version, catalog),
             queues,
@@ -215,14 +220,28 @@ impl System {
     /// # Errors
     /// [`Error`] if the queue can't be reached.
     pub async fn pump(&self) -> Result<usize, Error> {
-        use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry as Delete;
+        self.hand_over(&self.queues.usage, To::Consumer).await
+    }
+
+    /// Hands every waiting alert to the notifier, in the same way.
+    ///
+    /// # Errors
+    /// [`Error`] if the queue can't be reached.
+    pub async fn deliver_alerts(&self) -> Result<usize, Error> {
+        self.hand_over(&self.queues.alerts, To::Notifier).await
+    }
+
+    /// Everything that waits in a queue, ten at a time, as events of <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>.
+    async fn hand_over(&self, queue: &str, to: To) -> Result<usize, Error> {
+        use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry as Delete, MessageSystemAttributeName as Name};
         let sqs = &self.services.clients.sqs;
-        let mut folded = 0;
+        let mut done = 0;
         loop {
             let received = sqs
                 .receive_message()
-                .queue_url(&self.queues.usage)
+                .queue_url(queue)
                 .max_number_of_messages(10)
+                .message_system_attribute_names(Name::ApproximateReceiveCount)
                 .send()
                 .await;
             let messages = received
@@ -230,38 +249,40 @@ impl System {
                 .messages
                 .unwrap_or_default();
             if messages.is_empty() {
-                return Ok(folded);
+                return Ok(done);
             }
-            let records: Vec<(String, String)> = messages
-                .iter()
-                .map(|m| {
-                    (
-                        m.message_id().unwrap_or_default().to_owned(),
-                        m.body().unwrap_or_default().to_owned(),
-                    )
+            let record = |message: &aws_sdk_sqs::types::Message| {
+                let receives = message.attributes().and_then(|all| all.get(&Name::ApproximateReceiveCount));
+                json!({
+                    "messageId": message.message_id(), "receiptHandle": message.receipt_handle(), "body": message.body(),
+                    "attributes": { "ApproximateReceiveCount": receives },
                 })
-                .collect();
-            let report = self.consumer.fold(&records).await;
-            let done = messages.iter().enumerate().filter(|(_, m)| {
-                !report
-                    .failed
-                    .iter()
-                    .any(|failed| Some(failed.as_str()) == m.message_id())
-            });
-            let entries: Result<Vec<Delete>, _> = done
-                .map(|(i, m)| {
+            };
+            let event = json!({ "Records": messages.iter().map(record).collect::<Vec<Value>>() });
+            let answer = match to {
+                To::Consumer => self.consumer.handle(event).await?,
+                To::Notifier => self.notifier.handle(event).await?,
+            };
+            let failures = answer["batchItemFailures"].as_array().cloned().unwrap_or_default();
+            let has_failed = |id: &str| failures.iter().any(|failure| failure["itemIdentifier"] == id);
+            let taken = messages
+                .iter()
+                .enumerate()
+                .filter(|(_, message)| !has_failed(message.message_id().unwrap_or_default()));
+            let entries: Result<Vec<Delete>, _> = taken
+                .map(|(i, message)| {
                     Delete::builder()
                         .id(i.to_string())
-                        .receipt_handle(m.receipt_handle().unwrap_or_default())
+                        .receipt_handle(message.receipt_handle().unwrap_or_default())
                         .build()
                 })
                 .collect();
             let entries = entries.map_err(Error::refused)?;
-            folded += entries.len();
+            done += entries.len();
             if !entries.is_empty() {
                 let deleted = sqs
                     .delete_message_batch()
-                    .queue_url(&self.queues.usage)
+                    .queue_url(queue)
                     .set_entries(Some(entries))
                     .send()
                     .await;
@@ -288,10 +309,12 @@ impl System {
             self.clock.set(Timestamp::from_s(tick));
             self.services.stand_in.settle();
             self.consumer.tick().await?;
+            self.deliver_alerts().await?;
             ticks += 1;
         }
         self.clock.set(target);
         self.services.stand_in.settle();
+        self.deliver_alerts().await?;
         self.keep_clock()?;
         Ok(ticks)
     }
@@ -354,6 +377,7 @@ impl System {
             "customers": customers,
             "ledger": rows,
             "alerts": alerts,
+            "outbox": self.services.outbox.entries().len(),
             "stripe": self.services.stand_in.snapshot(),
         }))
     }
@@ -375,6 +399,32 @@ fn agreed() -> Overrides {
             window_ms: 60_000,
         }]),
         ..Overrides::default()
+    }
+}
+
+/// The function that a queue feeds.
+#[derive(Clone, Copy)]
+enum To {
+    Consumer,
+    Notifier,
+}
+
+/// The notifier with the outbox in place of SES, SNS and whatever customers call theirs.
+fn notifier_deps(services: &Services, tables: &Tables, queues: &Queues, clock: &VirtualClock) -> NotifierDeps {
+    let outbox = format!("http://{}", services.outbox_address);
+    let config = farebox_notifier::Config {
+        accounts_table: tables.accounts.clone(),
+        alert_queue_url: queues.alerts.clone(),
+        alert_topic_arn: Some("arn:aws:sns:us-east-1:000000000000:farebox-operator".to_owned()),
+        mail_from: Some("Farebox <billing@farebox.example>".to_owned()),
+        ses_endpoint: Some(outbox.clone()),
+        sns_endpoint: Some(outbox),
+        ..farebox_notifier::Config::default()
+    };
+    let time = clock.clone();
+    NotifierDeps {
+        http: Http::new(AddressPolicy::LoopbackToo),
+        ..NotifierDeps::connect(config, &services.settings, Arc::new(move || time.now()))
     }
 }
 
