@@ -180,6 +180,32 @@ impl AccountTable {
         Ok(())
     }
 
+    /// Marks something that must happen once. Says whether this was the first time.
+    ///
+    /// # Errors
+    /// [`Error`] if the outcome is not known.
+    pub async fn mark_once(&self, what: &str, now: Timestamp) -> Result<bool, Error> {
+        let put = self.mark(what, now)?.put;
+        let Some(put) = put else { return Ok(false) };
+        let request = self
+            .clients
+            .dynamodb
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(put.item))
+            .condition_expression("attribute_not_exists(pk)");
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(Error::call(format!("put {} event", self.table), &e)),
+        }
+    }
+
     fn mark(&self, event: &str, now: Timestamp) -> Result<TransactWriteItem, Error> {
         let mut item = self.transact_put(&format!("e#{event}"), "event", &now.s(), 0, Some(0))?;
         if let Some(put) = &mut item.put {
@@ -221,6 +247,16 @@ impl AccountTable {
             .await?;
         self.put(&format!("k#{hash}"), "key", key, 0, None).await?;
         Ok(())
+    }
+
+    /// Stores a key, unless there is one with this hash: what became of that since stays. Says whether it was new.
+    ///
+    /// # Errors
+    /// [`Error`] if the outcome is not known.
+    pub async fn put_key_once(&self, hash: KeyHash, key: &KeyRecord) -> Result<bool, Error> {
+        self.put(&format!("c#{}", key.customer), &format!("key#{hash}"), &(), 0, None)
+            .await?;
+        self.put(&format!("k#{hash}"), "key", key, 0, Some(0)).await
     }
 
     /// The hashes of a customer's keys.

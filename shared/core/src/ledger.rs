@@ -6,7 +6,7 @@
 //!   absent ──▶ open ── seal the counter, freeze ──▶ sealed ── claim ──▶ sending ── delivered ──▶ reported ── prune, finish
 //!                │                                     │                  │  ▲╰─ retry later ─╯
 //!                ╰── 0 units, or nobody to bill ─▶ reported               │  ╰─ claim again after 5 minutes
-//!                                                                         ╰──▶ parked (the operator decides)
+//!                                                                         ╰──▶ parked (the operator decides) ◀── reopen ── reported
 //! ```
 //!
 //! Every step may run twice, in two workers at once, and be killed anywhere. What the report will say is frozen in the row
@@ -452,6 +452,23 @@ pub fn park(token: &str, why: &str) -> Expression {
     .value(":parked", "parked")
     .value(":sending", "sending")
     .value(":claim", token)
+    .value(":why", why)
+}
+
+/// Stripe took the report and then could not count it: reported → parked. Only the row that carries the identifier, so that a row
+/// closed without a report is never touched.
+#[must_use]
+pub fn reopen(identifier: &str, why: &str) -> Expression {
+    Expression::new(
+        "SET #state = :parked, outcome = :why REMOVE #work",
+        "#state = :reported AND #identifier = :identifier",
+    )
+    .name("#state", "state")
+    .name("#work", "work")
+    .name("#identifier", "identifier")
+    .value(":parked", "parked")
+    .value(":reported", "reported")
+    .value(":identifier", identifier)
     .value(":why", why)
 }
 

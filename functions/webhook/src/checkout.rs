@@ -1,0 +1,190 @@
+//! Somebody subscribed on a Checkout page: they become a customer, with a key to begin with.
+
+use farebox_aws::control::{Cause, NewCustomer};
+use farebox_billing::{Books, CUSTOMER_KEY, Error, base_plan, period};
+use farebox_core::{
+    account::{Contact, KeyRecord},
+    id::CustomerId,
+    key::ApiKey,
+    tiers::Overrides,
+    time::Cycle,
+};
+use farebox_stripe::{CheckoutSession, Event, Subscription};
+
+use crate::{Webhook, answer::Verdict};
+
+/// How often a record is read again because somebody else changed it meanwhile.
+const TRIES_MAX: u32 = 8;
+
+/// Who came by Checkout, with the first key.
+pub(crate) struct Admitted {
+    pub(crate) customer: CustomerId,
+    pub(crate) key: ApiKey,
+}
+
+impl Webhook {
+    pub(crate) async fn checked_out(&self, event: &Event, cause: Cause<'_>) -> Result<Verdict, Error> {
+        let Some(id) = event.object_id() else {
+            return Ok(Verdict::Ignored);
+        };
+        let session = match self.deps.books.stripe.checkout_session(id).await {
+            Ok(session) => session,
+            Err(error) if error.is_missing() => return Ok(Verdict::Ignored),
+            Err(error) => return Err(error.into()),
+        };
+        match self.admit(&session).await? {
+            Some(_) => self.mark(cause).await,
+            None => Ok(Verdict::Ignored),
+        }
+    }
+
+    /// Makes whoever completed a session a customer with a key, unless they are one. `None` if they bought nothing of ours.
+    /// Repeating changes nothing, so the page that shows the key need not wait for the event.
+    pub(crate) async fn admit(&self, session: &CheckoutSession) -> Result<Option<Admitted>, Error> {
+        let (Some("complete"), Some(in_stripe), Some(subscription)) =
+            (session.status.as_deref(), &session.customer, &session.subscription)
+        else {
+            return Ok(None);
+        };
+        let books = &self.deps.books;
+        let customer = match books.accounts.customer_in_stripe(in_stripe).await? {
+            Some(known) => known,
+            None => {
+                let subscription = books.stripe.subscription(subscription).await?;
+                if base_plan(&subscription).is_none() {
+                    return Ok(None);
+                }
+                self.bind(session, in_stripe, &subscription).await?
+            }
+        };
+        books.follow(&customer, None).await?;
+        let key = self.issue(session, &customer).await?;
+        Ok(Some(Admitted { customer, key }))
+    }
+
+    /// Binds a customer of Stripe's to the record that the session names, or to a new one.
+    async fn bind(
+        &self,
+        session: &CheckoutSession,
+        in_stripe: &str,
+        subscription: &Subscription,
+    ) -> Result<CustomerId, Error> {
+        let books = &self.deps.books;
+        // Metadata is ours; a reference may have come with the link to a page, so it comes second.
+        let named = session
+            .metadata
+            .get(CUSTOMER_KEY)
+            .or(session.client_reference_id.as_ref());
+        let named = named.and_then(|name| CustomerId::try_from(name.clone()).ok());
+        for _ in 0..TRIES_MAX {
+            let id = match &named {
+                Some(id) => id.clone(),
+                None => CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?,
+            };
+            let Some(seen) = books.accounts.customer(&id).await? else {
+                return add(books, id, in_stripe, subscription).await;
+            };
+            match &seen.stripe_customer {
+                Some(same) if same == in_stripe => return Ok(id),
+                Some(_) => return self.conflict(session, &id, in_stripe, subscription).await,
+                None => {
+                    let mut changed = seen.clone();
+                    changed.stripe_customer = Some(in_stripe.to_owned());
+                    changed.stripe_subscription = Some(subscription.id.clone());
+                    if books
+                        .control()
+                        .store(&seen, changed, None, books.now())
+                        .await?
+                        .is_some()
+                    {
+                        return Ok(id);
+                    }
+                }
+            }
+        }
+        Err(farebox_aws::Error::Contended(format!("the customer of {}", session.id)).into())
+    }
+
+    /// The session names a customer whom another customer of Stripe's pays for. Whoever paid now gets what they paid for, under
+    /// a name of their own.
+    async fn conflict(
+        &self,
+        session: &CheckoutSession,
+        named: &CustomerId,
+        in_stripe: &str,
+        subscription: &Subscription,
+    ) -> Result<CustomerId, Error> {
+        let text = format!(
+            "{in_stripe} subscribed by Checkout in the name of {named}, who is another customer in Stripe. They became the \
+             customer {in_stripe}; refund them or merge the two by hand."
+        );
+        let details = [("session", session.id.clone()), ("customer", named.to_string())];
+        self.tell_operator("checkout_conflict", format!("checkout-{}", session.id), text, &details)
+            .await?;
+        let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
+        match self.deps.books.accounts.customer(&id).await? {
+            Some(_) => Ok(id),
+            None => add(&self.deps.books, id, in_stripe, subscription).await,
+        }
+    }
+
+    /// Issues the session's key. One that was issued before stays as it is, revoked or not.
+    async fn issue(&self, session: &CheckoutSession, customer: &CustomerId) -> Result<ApiKey, Error> {
+        let deps = &self.deps;
+        let key = deps
+            .first_key
+            .key(&session.id, &deps.brand, deps.mode)
+            .map_err(|e| Error::Refused(e.to_string()))?;
+        let record = KeyRecord {
+            customer: customer.clone(),
+            name: "first key".to_owned(),
+            prefix: key.display_prefix().to_owned(),
+            last_four: key.last_four().to_owned(),
+            mode: deps.mode,
+            scopes: Vec::new(),
+            created: deps.books.now(),
+            expires: None,
+            revoked: None,
+        };
+        deps.books.accounts.put_key_once(key.hash(), &record).await?;
+        Ok(key)
+    }
+}
+
+/// A record for somebody new, on the tier whose price they pay.
+async fn add(books: &Books, id: CustomerId, in_stripe: &str, subscription: &Subscription) -> Result<CustomerId, Error> {
+    let refused = |what: &str| Error::Refused(format!("{in_stripe} subscribed by Checkout, and {what}"));
+    let plan = base_plan(subscription).ok_or_else(|| refused("pays no base price"))?;
+    let sold = books.plan_in_catalogs(&plan).await?;
+    let sold = sold.ok_or_else(|| refused(&format!("no version of the tiers has the plan {plan}")))?;
+    let current = period(subscription).ok_or_else(|| refused("the subscription has no period"))?;
+    let buyer = books.stripe.customer(in_stripe).await?;
+    let buyer = buyer.ok_or_else(|| refused("is no customer in Stripe any more"))?;
+    let new = NewCustomer {
+        name: buyer.name.or(buyer.email.clone()).unwrap_or_else(|| id.to_string()),
+        id: id.clone(),
+        tier: sold.phase.tier,
+        catalog: sold.phase.catalog,
+        overrides: Overrides::default(),
+        cycle: Cycle {
+            anchor: u64::try_from(subscription.billing_cycle_anchor).unwrap_or(0),
+            interval: sold.interval,
+            current,
+            cuts: Vec::new(),
+        },
+        contact: Contact {
+            email: buyer.email,
+            ..Contact::default()
+        },
+        stripe_customer: Some(in_stripe.to_owned()),
+        stripe_subscription: Some(subscription.id.clone()),
+    };
+    match books.control().add_customer(new, books.now()).await {
+        Ok(customer) => Ok(customer.id),
+        // Another delivery of the event, or the page, was first.
+        Err(error) => match books.accounts.customer_in_stripe(in_stripe).await? {
+            Some(known) => Ok(known),
+            None => Err(error.into()),
+        },
+    }
+}
