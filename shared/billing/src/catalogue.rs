@@ -360,7 +360,7 @@ impl Books {
         match step {
             Making::Product { id, name } => {
                 let metadata = run.metadata(&tier.tier, None, None);
-                let key = run.key(id);
+                let key = run.key("product", id);
                 match self.stripe.create_product_with_id(id, name, metadata, &key).await {
                     Ok(product) => in_stripe.products.insert(id.clone(), product),
                     Err(refused) => {
@@ -371,7 +371,9 @@ impl Books {
             }
             Making::ProductName { id, name, .. } => {
                 let metadata = run.metadata(&tier.tier, None, None);
-                self.stripe.update_product(id, name, metadata, &run.key(id)).await?;
+                self.stripe
+                    .update_product(id, name, metadata, &run.key("name", id))
+                    .await?;
             }
             Making::Meter {
                 event_name,
@@ -379,7 +381,7 @@ impl Books {
             } => {
                 let made = self
                     .stripe
-                    .create_meter(event_name, display_name, &run.key(event_name))
+                    .create_meter(event_name, display_name, &run.key("meter", event_name))
                     .await;
                 let meter = match made {
                     Ok(meter) => meter,
@@ -392,7 +394,7 @@ impl Books {
             }
             Making::MeteredPrice { lookup_key, .. } | Making::BasePrice { lookup_key } => {
                 let new = new_price(step, tier, run, in_stripe)?;
-                let price = match self.stripe.create_price(&new, &run.key(lookup_key)).await {
+                let price = match self.stripe.create_price(&new, &run.key("price", lookup_key)).await {
                     Ok(price) => price,
                     Err(refused) => self.found(refused, self.stripe.find_price(lookup_key)).await?,
                 };
@@ -479,8 +481,9 @@ impl TierPlan {
 }
 
 impl Run {
-    fn key(&self, name: &str) -> String {
-        format!("{name}-{}", self.nonce)
+    /// A meter and its price have one name, but are two calls.
+    fn key(&self, what: &str, name: &str) -> String {
+        format!("{what}-{name}-{}", self.nonce)
     }
 
     fn metadata(&self, tier: &str, plan: Option<&PlanId>, meter: Option<&str>) -> HashMap<String, String> {
