@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,11 @@ use tower::ServiceExt;
 use farebox_authorizer::Authorizer;
 use farebox_core::time::Timestamp;
 
-use crate::{Error, System, VirtualClock, endpoints::endpoints};
+use crate::{
+    Error, System, VirtualClock,
+    endpoints::endpoints,
+    webhooks::{EVENTS_PATH, WELCOME_PATH},
+};
 
 /// The definitions that the deployment template uses as well.
 const GATEWAY_RESPONSES: &str = include_str!("../../gateway-responses.json");
@@ -97,6 +101,8 @@ impl Gateway {
             .route("/_farebox/errors", get(errors))
             .route("/_farebox/endpoints", get(endpoints))
             .route("/_farebox/outbox", get(outbox))
+            .route(EVENTS_PATH, any(webhook))
+            .route(WELCOME_PATH, any(webhook))
             .with_state(system);
         Router::new().fallback(call).with_state(self.clone()).merge(pages)
     }
@@ -295,6 +301,16 @@ async fn advance(State(system): State<Arc<System>>, body: Body) -> Response {
         Ok(ticks) => Json(json!({ "now": system.clock().now().s(), "ticks": ticks })).into_response(),
         Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// Stripe's webhook, and the page behind Checkout.
+async fn webhook(State(system): State<Arc<System>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let request = Request::from_parts(parts, body);
+    system.webhooks.handle(request, system.clock().now()).await.into_response()
 }
 
 async fn errors() -> &'static str {

@@ -8,14 +8,16 @@ mod outbox;
 mod sell;
 mod services;
 mod system;
+mod webhooks;
 
 pub use clock::VirtualClock;
-pub use demo::{CustomerResult, DEMO_TIERS, DemoReport, Progress, replay};
+pub use demo::{CustomerResult, DEMO_TIERS, DemoReport, Progress, SentAlert, replay};
 pub use gateway::Gateway;
 pub use outbox::{Entry, Outbox};
 pub use sell::{Sold, sell};
 pub use services::Services;
 pub use system::{DEV_TIERS, Options, System};
+pub use webhooks::Webhooks;
 
 /// What can go wrong while the local system starts or runs.
 #[derive(Debug, thiserror::Error)]

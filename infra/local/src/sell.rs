@@ -12,7 +12,7 @@ use farebox_core::{
 use crate::Error;
 
 /// The brand in front of local keys.
-const BRAND: &str = "fb";
+pub(crate) const BRAND: &str = "fb";
 
 /// A customer just sold to.
 pub struct Sold {

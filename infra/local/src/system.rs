@@ -29,7 +29,7 @@ use farebox_core::{
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::{Error, Gateway, Services, Sold, VirtualClock, sell};
+use crate::{Error, Gateway, Services, Sold, VirtualClock, Webhooks, sell};
 
 /// The tiers of `farebox dev`.
 pub const DEV_TIERS: &str = include_str!("../tiers.yaml");
@@ -82,6 +82,8 @@ pub struct System {
     pub consumer: Consumer,
     /// The notifier.
     pub notifier: Notifier,
+    /// The webhook, with Stripe's deliveries to it.
+    pub webhooks: Webhooks,
     /// The gateway.
     pub gateway: Gateway,
     /// The catalog, and its version in the table.
@@ -133,6 +135,7 @@ impl System {
         };
         let consumer = Consumer::new(ConsumerDeps { books: books.clone() });
         let notifier = Notifier::new(notifier_deps(&services, &tables, &queues, &clock))?;
+        let webhooks = Webhooks::new(books.clone(), data.as_ref().map(|directory| directory.join("events")))?;
         let control = books.control();
         let system = Self {
             services,
@@ -140,6 +143,7 @@ impl System {
             control,
             consumer,
             notifier,
+            webhooks,
             gateway,
             catalog: (version, catalog),
             queues,
@@ -291,6 +295,14 @@ impl System {
         }
     }
 
+    /// Delivers what Stripe has to tell. Returns how many events were taken.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the place can't be kept.
+    pub async fn deliver_events(&self) -> Result<u64, Error> {
+        self.webhooks.deliver(&self.services.stand_in, self.clock.now()).await
+    }
+
     /// Moves the clock to a time and runs what becomes due on the way, in order: the five-minute schedule wherever it finds
     /// work, and Stripe's period ends. Returns how often the schedule found work.
     ///
@@ -308,12 +320,14 @@ impl System {
             }
             self.clock.set(Timestamp::from_s(tick));
             self.services.stand_in.settle();
+            self.deliver_events().await?;
             self.consumer.tick().await?;
             self.deliver_alerts().await?;
             ticks += 1;
         }
         self.clock.set(target);
         self.services.stand_in.settle();
+        self.deliver_events().await?;
         self.deliver_alerts().await?;
         self.keep_clock()?;
         Ok(ticks)
@@ -458,7 +472,7 @@ fn read_ahead(directory: &Path) -> Result<u64, Error> {
 }
 
 /// Writes a file so that a kill leaves the old one or the new one.
-fn write_whole(file: &Path, text: &str) -> Result<(), Error> {
+pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), Error> {
     let new = file.with_extension("new");
     std::fs::write(&new, text).map_err(Error::io(format!("write {}", new.display())))?;
     std::fs::rename(&new, file).map_err(Error::io(format!("write {}", file.display())))
