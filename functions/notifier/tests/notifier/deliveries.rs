@@ -1,15 +1,28 @@
 //! Each alert is decided on once per channel.
 
-use std::sync::Arc;
-
-use farebox_aws::alerts::{
-    Channel::{Email, Operator, Webhook},
-    Claim, How,
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-use serde_json::json;
-use tokio::task::JoinSet;
 
-use crate::system::{SECRET, System, batch, message, operator, quota};
+use axum::{Router, body::Body, extract::Request, http::StatusCode, response::IntoResponse};
+use farebox_aws::{
+    alerts::{
+        Channel::{Email, Operator, Webhook},
+        Claim, DeliveryTable, How,
+    },
+    connect::Clients,
+};
+use farebox_core::alert::Recipient;
+use farebox_notifier::{AddressPolicy, Http};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::system::{SECRET, System, batch, listen, message, operator, quota};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_redeliveries_at_once_tell_everybody_once() {
@@ -216,4 +229,77 @@ async fn a_claim_that_came_too_late_is_not_used() {
     let notice = message("row.1", None, operator());
     assert_eq!(system.deliver(&[&notice]).await, ["0"]);
     assert_eq!(system.sent("operator").len(), 0);
+}
+
+/// It took longer than its lease, and another worker has the delivery: the message must stay for that one.
+#[tokio::test]
+async fn a_worker_that_lost_its_claim_does_not_acknowledge() {
+    let mut system = System::start().await;
+    system
+        .put_customer("acme", json!({ "webhook_secrets": [SECRET] }))
+        .await;
+    let (clock, deliveries) = (system.clock.clone(), system.deps.deliveries.clone());
+    let outbox: SocketAddr = system.hooks["http://".len()..system.hooks.len() - "/hooks".len()]
+        .parse()
+        .unwrap();
+    system.deps.http = Http::new(AddressPolicy::LoopbackToo).resolving(move |_, _| {
+        clock.advance_s(61);
+        let (clock, deliveries) = (clock.clone(), deliveries.clone());
+        Box::pin(async move {
+            let other = deliveries.claim("a", Webhook, clock.now(), 60).await.unwrap();
+            assert!(matches!(other, Claim::Claimed { attempt: 2, .. }));
+            Ok(vec![outbox])
+        })
+    });
+    let customer = Recipient {
+        email: None,
+        webhook: Some("http://hooks.example/hooks/acme".to_owned()),
+        ..system.acme()
+    };
+    let alert = message("a", Some(customer), quota(80));
+    assert_eq!(system.deliver(&[&alert]).await, ["0"]);
+    assert_eq!(system.sent("webhook").len(), 1);
+    let claim = system
+        .deps
+        .deliveries
+        .claim("a", Webhook, system.clock.now(), 60)
+        .await
+        .unwrap();
+    assert!(matches!(claim, Claim::Busy { .. }), "{claim:?}");
+}
+
+/// A DynamoDB whose first answer is lost: the write is done, and the client is told 500.
+async fn forgetful(dynamodb: String) -> String {
+    let (listener, url) = listen().await;
+    let is_first = Arc::new(AtomicBool::new(true));
+    let forward = move |request: Request| {
+        let (dynamodb, is_first) = (dynamodb.clone(), Arc::clone(&is_first));
+        async move {
+            let stream = TcpStream::connect(&dynamodb).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            let answer = sender.send_request(request).await.unwrap();
+            if is_first.swap(false, Ordering::SeqCst) {
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            } else {
+                answer.map(Body::new)
+            }
+        }
+    };
+    let router = Router::new().fallback(forward);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_got_lost_is_the_workers_all_the_same() {
+    let system = System::start().await;
+    let mut settings = system.settings.clone();
+    let dynamodb = settings.dynamodb_endpoint.take().unwrap_or_default();
+    settings.dynamodb_endpoint = Some(forgetful(dynamodb.trim_start_matches("http://").to_owned()).await);
+    let deliveries = DeliveryTable::new(Clients::new(&settings), "accounts".to_owned());
+    let claim = deliveries.claim("a", Email, system.clock.now(), 60).await.unwrap();
+    assert!(matches!(claim, Claim::Claimed { attempt: 1, .. }), "{claim:?}");
 }

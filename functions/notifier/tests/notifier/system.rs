@@ -47,6 +47,7 @@ impl HandClock {
 
 pub(crate) struct System {
     pub(crate) clock: HandClock,
+    pub(crate) settings: Settings,
     pub(crate) clients: Clients,
     pub(crate) outbox: Outbox,
     pub(crate) deps: Deps,
@@ -114,6 +115,7 @@ impl System {
         let hooks = format!("{outside}/hooks");
         Self {
             clock,
+            settings,
             clients,
             outbox,
             deps,
