@@ -1,0 +1,890 @@
+//! Stripe's events: what is believed, and what becomes of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farebox_aws::connect::{Clients, Settings};
+use farebox_billing::{Books, CUSTOMER_KEY};
+use farebox_core::{
+    account::{Customer, Standing},
+    key::{ApiKey, Mode},
+    ledger::RowState,
+    tiers::Overrides,
+    time::Timestamp,
+};
+use farebox_local::System;
+use farebox_stripe::{
+    Buyer, CheckoutPrice, CustomerUpdate, ItemChange, MissingPaymentMethod, NewCheckout, NewSubscription,
+    SigningSecret, SubscriptionUpdate, sign,
+};
+use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
+use farebox_webhook::{Deps, FirstKeySecret, Webhook};
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const TIERS: &str = "
+tiers:
+  pro: {price: 49/month, included_calls: 100/month, rate_limit: 1000/min, endpoints: [/v1/*], overage: $0.002/call, past_due: block after 2d}
+  scale: {price: 99/month, included_calls: 200/month, rate_limit: 1000/min, endpoints: [/v2/*], overage: $0.001/call, past_due: throttle(1/min) after 2d}
+  trial: {price: 19/month, included_calls: 100/month, rate_limit: 1000/min, endpoints: [/v3/*], overage: $0.01/call, trial_days: 14}";
+
+const HOUR_S: u64 = 3_600;
+const DAY_S: u64 = 86_400;
+const EVENTS: &str = "/live/stripe/webhook";
+
+fn secret(text: &str) -> SigningSecret {
+    SigningSecret::new(text).expect("a secret")
+}
+
+/// A webhook with secrets of its own, over the same books.
+fn webhook(books: &Books) -> Webhook {
+    Webhook::new(Deps {
+        books: books.clone(),
+        secrets: vec![secret("whsec_new"), secret("whsec_old")],
+        first_key: FirstKeySecret::new("0123456789abcdef0123456789abcdef").expect("a secret"),
+        brand: "fb".to_owned(),
+        mode: Mode::Test,
+        portal_url: Some("https://portal.example".to_owned()),
+    })
+}
+
+async fn post(webhook: &Webhook, body: &[u8], signatures: &[&str], now_s: u64) -> (StatusCode, String) {
+    let mut request = Request::post(EVENTS);
+    for signature in signatures {
+        request = request.header("Stripe-Signature", *signature);
+    }
+    let request = request.body(Bytes::copy_from_slice(body)).expect("a request");
+    let response = webhook.handle(request, Timestamp::from_s(now_s)).await;
+    (response.status(), response.into_body())
+}
+
+/// Sends an event as Stripe would.
+async fn deliver(webhook: &Webhook, event: &Value, now_s: u64) -> (StatusCode, String) {
+    let body = event.to_string();
+    let signature = sign(body.as_bytes(), &secret("whsec_new"), now_s);
+    post(webhook, body.as_bytes(), &[&signature], now_s).await
+}
+
+fn now_s(system: &System) -> u64 {
+    system.clock().now().s()
+}
+
+async fn record(system: &System) -> Customer {
+    let id = "acme".to_owned().try_into().expect("an id");
+    system.books.customer(&id).await.expect("the record")
+}
+
+/// The record without what counts how often it was written.
+async fn outcome(system: &System) -> Customer {
+    Customer {
+        auth_epoch: 0,
+        ..record(system).await
+    }
+}
+
+fn events(system: &System) -> Vec<Value> {
+    system.services.stand_in.events_after(0).events
+}
+
+fn last_event(system: &System, kind: &str) -> Value {
+    let found = events(system).into_iter().rev().find(|event| event["type"] == kind);
+    found.unwrap_or_else(|| panic!("no {kind}"))
+}
+
+async fn pass(system: &System, until_s: u64) {
+    system.run_until(Timestamp::from_s(until_s)).await.expect("time passes");
+}
+
+async fn request(system: &System, key: &str, path: &str) -> Answer {
+    call(system, &environment(system, 0), key, path).await
+}
+
+fn code(answer: Answer) -> String {
+    match answer {
+        Answer::Admitted => "admitted".to_owned(),
+        Answer::Denied(code, _) => code,
+        Answer::Unauthorized => "unauthorized".to_owned(),
+    }
+}
+
+/// Changes the base price of acme's subscription, as somebody at the dashboard would: nothing but that.
+async fn change_base_price(system: &System, tier: &str) {
+    let terms = system
+        .control
+        .terms_of(system.catalog.0, tier, &Overrides::default())
+        .await
+        .expect("terms");
+    let prices = system.books.ensure_plan(&terms).await.expect("prices");
+    let stripe = &system.services.stripe;
+    let id = record(system).await.stripe_subscription.expect("subscribed");
+    let subscription = stripe.subscription(&id).await.expect("the subscription");
+    let base = subscription
+        .items
+        .iter()
+        .find(|item| !item.is_metered)
+        .expect("a base price");
+    let update = SubscriptionUpdate {
+        items: vec![ItemChange::Replace {
+            item: base.id.clone(),
+            price: prices.base,
+        }],
+        ..SubscriptionUpdate::default()
+    };
+    let key = format!("dashboard-{tier}-{}", now_s(system));
+    stripe.update_subscription(&id, &update, &key).await.expect("updated");
+}
+
+async fn set_card(system: &System, method: &str) {
+    let update = CustomerUpdate {
+        default_payment_method: Some(method.to_owned()),
+        ..CustomerUpdate::default()
+    };
+    let customer = record(system).await.stripe_customer.expect("in Stripe");
+    let stripe = &system.services.stripe;
+    stripe
+        .update_customer(&customer, &update, method)
+        .await
+        .expect("updated");
+}
+
+/// What the outbox holds for a channel.
+fn sent(system: &System, channel: &str) -> Vec<String> {
+    let entries = system.services.outbox.entries().into_iter();
+    let of = entries.filter(|entry| entry.channel == channel);
+    of.map(|entry| {
+        format!(
+            "{}\n{}",
+            entry.subject.unwrap_or_default(),
+            entry.text.unwrap_or_default()
+        )
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn what_stripe_has_not_signed_just_now_is_refused_and_told_nothing() {
+    let system = system(TIERS, 1).await;
+    sell(&system, "pro").await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    let body = last_event(&system, "customer.subscription.created").to_string();
+    let (body, now) = (body.as_bytes(), START_S);
+    let good = sign(body, &secret("whsec_new"), now);
+    let v1 = good.split_once("v1=").expect("a signature").1;
+    let mut changed = body.to_vec();
+    changed[20] ^= 1;
+    let refused = [
+        (body, vec![]),
+        (body, vec![String::new()]),
+        (body, vec!["nonsense".to_owned()]),
+        (body, vec![format!("v1={v1}")]),
+        (body, vec![format!("t={now}")]),
+        (body, vec![format!("t={now},v0={v1}")]),
+        (body, vec![format!("t={now},v1={}", "0".repeat(64))]),
+        (body, vec![format!("t={},v1={v1}", now + 1)]),
+        (body, vec![sign(body, &secret("whsec_other"), now)]),
+        (body, vec![sign(body, &secret("whsec_new"), now - 301)]),
+        (body, vec![sign(body, &secret("whsec_new"), now + 301)]),
+        (body, vec![good.clone(), good.clone()]),
+        (&changed[..], vec![good.clone()]),
+    ];
+    for (body, signatures) in refused {
+        let signatures: Vec<&str> = signatures.iter().map(String::as_str).collect();
+        let answer = post(&webhook, body, &signatures, now).await;
+        let expected = (StatusCode::BAD_REQUEST, r#"{"error":"invalid_signature"}"#.to_owned());
+        assert_eq!(answer, expected, "{signatures:?}");
+    }
+    assert_eq!(record(&system).await, before);
+
+    // Within the time, with the secret that is rolled, or among others: believed.
+    let believed = [
+        sign(body, &secret("whsec_new"), now - 300),
+        sign(body, &secret("whsec_new"), now + 300),
+        sign(body, &secret("whsec_old"), now),
+        format!("t={now},v0=x,v1={},v1={v1}", "0".repeat(64)),
+    ];
+    for signature in believed {
+        let (status, _) = post(&webhook, body, &[&signature], now).await;
+        assert_eq!(status, StatusCode::OK, "{signature}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_for_us_is_answered_as_the_table_says() {
+    let system = system(TIERS, 1).await;
+    sell(&system, "pro").await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    let event = last_event(&system, "customer.subscription.created");
+    let with = |path: &str, value: Value| {
+        let mut event = event.clone();
+        *event.pointer_mut(path).expect("there") = value;
+        event
+    };
+    let mut connected = event.clone();
+    connected["account"] = json!("acct_1");
+    for (event, status, answer) in [
+        (with("/livemode", json!(true)), 400, r#"{"error":"wrong_mode"}"#),
+        (with("/type", json!("payout.paid")), 200, r#"{"status":"ignored"}"#),
+        (
+            with("/data/object/customer", json!("cus_nobody")),
+            200,
+            r#"{"status":"ignored"}"#,
+        ),
+        (connected, 200, r#"{"status":"ignored"}"#),
+        (json!({"object": "event"}), 400, r#"{"error":"not_an_event"}"#),
+        (json!([1, 2]), 400, r#"{"error":"not_an_event"}"#),
+        (json!({"pad": "x".repeat(1 << 20)}), 413, r#"{"error":"too_large"}"#),
+        (event.clone(), 200, r#"{"status":"done"}"#),
+        (event.clone(), 200, r#"{"status":"known"}"#),
+    ] {
+        let got = deliver(&webhook, &event, START_S).await;
+        assert_eq!((got.0.as_u16(), got.1.as_str()), (status, answer));
+    }
+    // A body that is too large is not even hashed: a bad signature makes no difference.
+    let huge = vec![b'x'; 1 << 20];
+    assert_eq!(
+        post(&webhook, &huge, &["t=1,v1=0"], START_S).await.0,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+
+    for (method, path, status) in [
+        (Method::GET, EVENTS, 405),
+        (Method::PUT, EVENTS, 405),
+        (Method::POST, "/welcome", 405),
+        (Method::HEAD, "/welcome?session_id=cs_1", 405),
+        (Method::GET, "/", 404),
+        (Method::POST, "/stripe/webhook/more", 404),
+        (Method::GET, "/welcome", 404),
+        (Method::GET, "/welcome?session_id=cs_unknown", 404),
+    ] {
+        let request = Request::builder().method(method.clone()).uri(path).body(Bytes::new());
+        let response = webhook
+            .handle(request.expect("a request"), Timestamp::from_s(START_S))
+            .await;
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+    }
+    assert_eq!(record(&system).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_deliveries_at_once_have_one_effect() {
+    let system = system(TIERS, 1).await;
+    sell(&system, "pro").await;
+    system.deliver_events().await.expect("delivered");
+    change_base_price(&system, "scale").await;
+    let before = record(&system).await;
+    let webhook = Arc::new(webhook(&system.books));
+    let event = last_event(&system, "customer.subscription.updated");
+    let now = now_s(&system);
+    let deliveries: Vec<_> = (0..100)
+        .map(|_| {
+            let (webhook, event) = (webhook.clone(), event.clone());
+            tokio::spawn(async move { deliver(&webhook, &event, now).await })
+        })
+        .collect();
+    let mut taken = 0;
+    for delivery in deliveries {
+        match delivery.await.expect("no panic") {
+            (StatusCode::OK, _) => taken += 1,
+            (StatusCode::SERVICE_UNAVAILABLE, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(taken > 0);
+    let (status, body) = deliver(&webhook, &event, now).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"status":"known"}"#));
+
+    let after = record(&system).await;
+    assert_eq!(after.auth_epoch, before.auth_epoch + 1, "written once");
+    let tiers: Vec<&str> = after.phases.iter().map(|phase| phase.tier.as_str()).collect();
+    assert_eq!(tiers, ["pro", "scale"]);
+    let id = after.stripe_subscription.expect("subscribed");
+    let subscription = system.services.stripe.subscription(&id).await.expect("there");
+    // The base price, the new plan's usage, and the old plan's for late reports.
+    assert_eq!(subscription.items.len(), 3);
+}
+
+#[tokio::test]
+async fn a_change_in_the_dashboard_is_in_force_at_the_next_request_and_both_plans_are_billed() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let key = &sold.key;
+    for _ in 0..110 {
+        assert_eq!(request(&system, key, "/v1/x").await, Answer::Admitted);
+    }
+    assert_eq!(code(request(&system, key, "/v2/x").await), "not_in_tier");
+    pass(&system, START_S + 600).await;
+    change_base_price(&system, "scale").await;
+    system.deliver_events().await.expect("delivered");
+    for _ in 0..210 {
+        assert_eq!(request(&system, key, "/v2/x").await, Answer::Admitted);
+    }
+    let period = sold.customer.cycle.current;
+    let id = record(&system).await.stripe_subscription.expect("subscribed");
+    let keys = || async {
+        let subscription = system.services.stripe.subscription(&id).await.expect("there");
+        let mut keys: Vec<String> = subscription
+            .items
+            .into_iter()
+            .filter_map(|item| item.lookup_key)
+            .collect();
+        keys.sort();
+        keys
+    };
+    let phases = record(&system).await.phases;
+    let (pro, scale) = (&phases[0].plan, &phases[1].plan);
+    let all = vec![
+        pro.event_name("api_calls"),
+        scale.event_name("api_calls"),
+        scale.base_lookup_key(),
+    ];
+    let mut expected = all.clone();
+    expected.sort();
+    assert_eq!(keys().await, expected);
+
+    // The period has ended, its invoice is a draft: the old plan's usage can still be reported.
+    pass(&system, period.end + 60).await;
+    assert_eq!(keys().await, expected);
+    // It is final.
+    pass(&system, period.end + 2 * HOUR_S).await;
+    expected.retain(|key| *key != pro.event_name("api_calls"));
+    assert_eq!(keys().await, expected);
+
+    let customer = record(&system).await.stripe_customer.expect("in Stripe");
+    let invoices = system.services.stripe.invoices(&customer).await.expect("invoices");
+    let closing = invoices
+        .iter()
+        .find(|invoice| invoice.billing_reason.as_deref() == Some("subscription_cycle"))
+        .expect("closed");
+    let usage: i64 = closing
+        .lines
+        .iter()
+        .filter(|line| {
+            line.period_start < period.end as i64 && !line.description.as_deref().unwrap_or("").contains("time")
+        })
+        .map(|line| line.amount)
+        .sum();
+    // 10 units of pro at $0.002 and 10 of scale at $0.001.
+    assert_eq!(usage, 2 + 1, "{:#?}", closing.lines);
+}
+
+/// However the events of a life arrive once it is over, the record says what Stripe says.
+#[tokio::test]
+async fn any_order_of_events_ends_in_the_same_record() {
+    let mut outcomes = Vec::new();
+    for seed in 0..5u64 {
+        let system = system(TIERS, 1).await;
+        sell(&system, "pro").await;
+        let at = |s: u64| system.clock().set(Timestamp::from_s(START_S + s));
+        at(DAY_S);
+        change_base_price(&system, "scale").await;
+        at(2 * DAY_S);
+        set_card(&system, "pm_card_chargeCustomerFail").await;
+        at(31 * DAY_S);
+        system.services.stand_in.settle();
+        at(33 * DAY_S);
+        let id = record(&system).await.stripe_subscription.expect("subscribed");
+        let ending = SubscriptionUpdate {
+            cancel_at_period_end: Some(true),
+            ..SubscriptionUpdate::default()
+        };
+        system
+            .services
+            .stripe
+            .update_subscription(&id, &ending, "end")
+            .await
+            .expect("updated");
+        let mut life = events(&system);
+        match seed {
+            0 => {}
+            1 => life.reverse(),
+            seed => shuffle(&mut life, seed),
+        }
+        let webhook = webhook(&system.books);
+        for event in &life {
+            let (status, body) = deliver(&webhook, event, now_s(&system)).await;
+            assert_eq!(status, StatusCode::OK, "{body} {event}");
+        }
+        let outcome = outcome(&system).await;
+        assert!(
+            matches!(outcome.standing, Standing::PastDue { .. }),
+            "{:?}",
+            outcome.standing
+        );
+        assert_eq!(outcome.ends, Some(outcome.cycle.current.end));
+        assert_eq!(outcome.phase_at(now_s(&system)).tier, "scale");
+        outcomes.push(outcome);
+    }
+    for other in &outcomes[1..] {
+        assert_eq!(other, &outcomes[0]);
+    }
+}
+
+fn shuffle(events: &mut [Value], seed: u64) {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for i in (1..events.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        events.swap(i, (state % (i as u64 + 1)) as usize);
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_ends_lets_nobody_in_from_that_second_on() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let stripe = &system.services.stripe;
+    let id = sold.customer.stripe_subscription.clone().expect("subscribed");
+    let end = sold.customer.cycle.current.end;
+    let set = |ends: bool| SubscriptionUpdate {
+        cancel_at_period_end: Some(ends),
+        ..SubscriptionUpdate::default()
+    };
+    stripe.update_subscription(&id, &set(true), "1").await.expect("updated");
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(record(&system).await.ends, Some(end));
+    stripe
+        .update_subscription(&id, &set(false), "2")
+        .await
+        .expect("updated");
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(record(&system).await.ends, None);
+    stripe.update_subscription(&id, &set(true), "3").await.expect("updated");
+    system.deliver_events().await.expect("delivered");
+
+    // To the second, though no event has said so yet; and the last usage is on the last invoice.
+    pass(&system, end - 1).await;
+    for _ in 0..200 {
+        assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    system.clock().set(Timestamp::from_s(end));
+    assert_eq!(code(request(&system, &sold.key, "/v1/x").await), "subscription_ended");
+    pass(&system, end + 1).await;
+    assert_eq!(record(&system).await.standing, Standing::Ended);
+    assert_eq!(units(&system, &sold).await, (200, 200, 200));
+    pass(&system, end + 2 * HOUR_S).await;
+    let customer = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let invoices = stripe.invoices(customer).await.expect("invoices");
+    assert_eq!((invoices[0].total, invoices[0].status.as_deref()), (20, Some("paid")));
+    assert_eq!(code(request(&system, &sold.key, "/v1/x").await), "subscription_ended");
+}
+
+#[tokio::test]
+async fn a_subscription_canceled_at_once_is_closed_at_the_next_request_and_another_is_taken_up() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let stripe = &system.services.stripe;
+    let id = sold.customer.stripe_subscription.clone().expect("subscribed");
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    stripe
+        .cancel_subscription(&id, true, false, "1")
+        .await
+        .expect("canceled");
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(code(request(&system, &sold.key, "/v1/x").await), "subscription_ended");
+
+    // A trial without anything to pay with, which is paused when it ends.
+    let terms = system
+        .control
+        .terms_of(system.catalog.0, "trial", &Overrides::default())
+        .await;
+    let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
+    let new = NewSubscription {
+        customer: sold.customer.stripe_customer.clone().expect("in Stripe"),
+        prices: prices.all().into_iter().map(str::to_owned).collect(),
+        trial_days: Some(14),
+        trial_end_unpayable: Some(MissingPaymentMethod::Pause),
+        ..NewSubscription::default()
+    };
+    let new = stripe.subscribe(&new, "2").await.expect("subscribed");
+    // Who was just refused may be refused once more within the same moment.
+    pass(&system, START_S + 1).await;
+    assert_eq!(record(&system).await.stripe_subscription, Some(new.id.clone()));
+    assert_eq!(request(&system, &sold.key, "/v3/x").await, Answer::Admitted);
+
+    pass(&system, START_S + 14 * DAY_S + 60).await;
+    assert_eq!(record(&system).await.standing, Standing::Paused);
+    assert_eq!(code(request(&system, &sold.key, "/v3/x").await), "subscription_paused");
+    let resumed_at = START_S + 20 * DAY_S + 1_234;
+    pass(&system, resumed_at).await;
+    set_card(&system, "pm_card_visa").await;
+    stripe.resume_subscription(&new.id, "3").await.expect("resumed");
+    system.deliver_events().await.expect("delivered");
+    let after = record(&system).await;
+    assert_eq!(
+        (after.standing, after.cycle.current.start),
+        (Standing::Good, resumed_at)
+    );
+    assert_eq!(request(&system, &sold.key, "/v3/x").await, Answer::Admitted);
+}
+
+#[tokio::test]
+async fn a_trial_is_announced_and_goes_over_into_the_first_paid_period() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "trial").await;
+    let trial_end = START_S + 14 * DAY_S;
+    assert_eq!(sold.customer.cycle.current.end, trial_end);
+    pass(&system, trial_end - 3 * DAY_S + 60).await;
+    let mails = sent(&system, "email");
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    assert!(mails[0].contains("trial"), "{mails:?}");
+    pass(&system, trial_end + 60).await;
+    let after = record(&system).await;
+    assert_eq!((after.standing, after.cycle.current.start), (Standing::Good, trial_end));
+    for _ in 0..150 {
+        assert_eq!(request(&system, &sold.key, "/v3/x").await, Answer::Admitted);
+    }
+    pass(&system, after.cycle.current.end + 2 * HOUR_S).await;
+    let customer = after.stripe_customer.expect("in Stripe");
+    let invoices = system.services.stripe.invoices(&customer).await.expect("invoices");
+    assert_eq!(invoices[0].total, 1_900 + 50);
+    assert_eq!(
+        sent(&system, "email").len(),
+        2,
+        "80 and 100 percent are one mail: {:?}",
+        sent(&system, "email")
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_pay_has_the_grace_then_what_the_tier_says_and_all_of_it_once_it_is_paid() {
+    for (tier, path, then) in [("pro", "/v1/x", "payment_overdue"), ("scale", "/v2/x", "rate_limited")] {
+        let system = system(TIERS, 1).await;
+        let sold = sell(&system, tier).await;
+        set_card(&system, "pm_card_chargeCustomerFail").await;
+        let final_at = sold.customer.cycle.current.end + HOUR_S;
+        pass(&system, final_at + 7).await;
+        // Counted from the invoice, whenever we hear of it.
+        assert_eq!(
+            record(&system).await.standing,
+            Standing::PastDue { since: final_at },
+            "{tier}"
+        );
+        let mails = sent(&system, "email");
+        assert!(mails.iter().any(|mail| mail.contains("payment")), "{mails:?}");
+        let over = final_at + 2 * DAY_S;
+        for at in [final_at + 8, over - 1] {
+            pass(&system, at).await;
+            assert_eq!(request(&system, &sold.key, path).await, Answer::Admitted, "{tier}");
+            assert_eq!(request(&system, &sold.key, path).await, Answer::Admitted, "{tier}");
+        }
+        pass(&system, over).await;
+        let answers = [
+            code(request(&system, &sold.key, path).await),
+            code(request(&system, &sold.key, path).await),
+        ];
+        assert_eq!(answers[1], then, "{tier}");
+        // The first retry fails, too: nobody's grace begins anew.
+        pass(&system, final_at + 3 * DAY_S + 60).await;
+        assert_eq!(
+            record(&system).await.standing,
+            Standing::PastDue { since: final_at },
+            "{tier}"
+        );
+
+        set_card(&system, "pm_card_visa").await;
+        let customer = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+        let stripe = &system.services.stripe;
+        let invoices = stripe.invoices(customer).await.expect("invoices");
+        let open = invoices
+            .iter()
+            .find(|invoice| invoice.status.as_deref() == Some("open"))
+            .expect("open");
+        stripe.pay_invoice(&open.id, "pay").await.expect("paid");
+        system.deliver_events().await.expect("delivered");
+        assert_eq!(record(&system).await.standing, Standing::Good, "{tier}");
+        for _ in 0..3 {
+            assert_eq!(request(&system, &sold.key, path).await, Answer::Admitted, "{tier}");
+        }
+    }
+}
+
+/// Nothing waits for the schedule: what was counted up to the last second is in Stripe when the event is answered.
+#[tokio::test]
+async fn a_new_invoice_has_all_of_its_period_at_once() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let end = sold.customer.cycle.current.end;
+    pass(&system, end - 1).await;
+    for _ in 0..7 {
+        assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    system.clock().set(Timestamp::from_s(end + 60));
+    // Neither the schedule nor the queue has run since.
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(units(&system, &sold).await, (7, 7, 7));
+}
+
+#[tokio::test]
+async fn without_the_table_a_new_invoice_is_left_to_the_schedule_and_all_else_comes_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system.deliver_events().await.expect("delivered");
+    system
+        .clock()
+        .set(Timestamp::from_s(sold.customer.cycle.current.end + 60));
+    let created = last_event(&system, "invoice.created");
+    let updated = last_event(&system, "customer.subscription.updated");
+    let gone = Clients::new(&Settings {
+        dynamodb_endpoint: Some("http://127.0.0.1:1".to_owned()),
+        ..system.services.settings.clone()
+    });
+    let tables = system.tables();
+    let mut books = system.books.clone();
+    books.accounts = farebox_aws::accounts::AccountTable::new(gone.clone(), tables.accounts.clone());
+    books.counters = farebox_aws::counters::CounterTable::new(gone.clone(), tables.counters.clone());
+    books.ledger = farebox_aws::ledger::LedgerTable::new(gone, tables.ledger.clone());
+    let now = now_s(&system);
+    let broken = webhook(&books);
+    let (status, body) = deliver(&broken, &created, now).await;
+    assert_eq!(
+        (status.as_u16(), body.as_str()),
+        (200, r#"{"status":"left to the schedule"}"#)
+    );
+    let (status, body) = deliver(&broken, &updated, now).await;
+    assert_eq!((status.as_u16(), body.as_str()), (503, r#"{"status":"try again"}"#));
+    // The operator knows of the one that does not come again.
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("invoice.created"), "{told:?}");
+    // Nothing was marked: with the table back, both are followed.
+    let webhook = webhook(&system.books);
+    for event in [&created, &updated] {
+        assert_eq!(deliver(&webhook, event, now).await.1, r#"{"status":"done"}"#);
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_customer_is_let_in_no_more() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let customer = sold.customer.stripe_customer.clone().expect("in Stripe");
+    assert_eq!(
+        http(&system, "DELETE", &format!("/v1/customers/{customer}"), "")
+            .await
+            .0,
+        200
+    );
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(record(&system).await.standing, Standing::Ended);
+    assert_eq!(code(request(&system, &sold.key, "/v1/x").await), "subscription_ended");
+}
+
+#[tokio::test]
+async fn a_report_that_stripe_could_not_count_is_parked_and_the_operator_told() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    // Somebody deleted the customer in Stripe, and the event of it is still on its way.
+    system
+        .control
+        .change(&sold.customer.id, system.clock().now(), |customer| {
+            customer.stripe_customer = Some("cus_gone".to_owned());
+            Ok(())
+        })
+        .await
+        .expect("changed");
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    pass(&system, START_S + 2 * HOUR_S).await;
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].state, RowState::Parked);
+    let outcome = rows[0].outcome.as_deref().unwrap_or_default();
+    assert!(outcome.contains("customer_not_found"), "{outcome}");
+    let told = sent(&system, "operator");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(&rows[0].key.identifier()), "{told:?}");
+    // Told again, it is known, and the row stays as the operator leaves it.
+    let webhook = webhook(&system.books);
+    let event = last_event(&system, "v1.billing.meter.error_report_triggered");
+    assert_eq!(
+        deliver(&webhook, &event, now_s(&system)).await.1,
+        r#"{"status":"known"}"#
+    );
+}
+
+/// A request to the stand-in that the client has no call for.
+async fn http(system: &System, method: &str, path: &str, form: &str) -> (u16, String) {
+    let address = system.services.addresses[2];
+    let mut socket = TcpStream::connect(address).await.expect("connected");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk_test_local\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("answered");
+    let status = answer
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    (status, answer)
+}
+
+/// Somebody completes a Checkout page. Returns the session's id.
+async fn check_out(system: &System, reference: Option<&str>, metadata: Option<&str>) -> String {
+    let terms = system
+        .control
+        .terms_of(system.catalog.0, "pro", &Overrides::default())
+        .await;
+    let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
+    let mut line_items = vec![CheckoutPrice::Flat(prices.base)];
+    line_items.extend(prices.metered.into_values().map(CheckoutPrice::Metered));
+    let new = NewCheckout {
+        buyer: Buyer::Email("ada@example.com".to_owned()),
+        client_reference_id: reference.map(str::to_owned),
+        prices: line_items,
+        trial_days: None,
+        metadata: metadata
+            .map(|id| (CUSTOMER_KEY.to_owned(), id.to_owned()))
+            .into_iter()
+            .collect(),
+        success_url: "https://api.example/welcome?session_id={CHECKOUT_SESSION_ID}".to_owned(),
+        cancel_url: None,
+    };
+    let key = format!("checkout-{reference:?}-{metadata:?}-{}", events(system).len());
+    let session = system
+        .services
+        .stripe
+        .create_checkout_session(&new, &key)
+        .await
+        .expect("a session");
+    let (status, answer) = http(
+        system,
+        "POST",
+        &format!("/_standin/checkout/{}", session.id),
+        "name=Ada",
+    )
+    .await;
+    assert!((200..400).contains(&status), "{answer}");
+    session.id
+}
+
+async fn welcome(webhook: &Webhook, session: &str, accept: &str) -> (u16, String) {
+    let request = Request::get(format!("/live/welcome?session_id={session}")).header("accept", accept);
+    let request = request.body(Bytes::new()).expect("a request");
+    let response = webhook.handle(request, Timestamp::from_s(START_S)).await;
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    (response.status().as_u16(), response.into_body())
+}
+
+#[tokio::test]
+async fn who_buys_by_checkout_is_a_customer_and_sees_the_first_key_once() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    for verdict in ["done", "known", "known"] {
+        let (status, body) = deliver(&webhook, &event, START_S).await;
+        assert_eq!((status.as_u16(), body), (200, format!("{{\"status\":\"{verdict}\"}}")));
+    }
+    let customer = record(&system).await;
+    assert_eq!(
+        (customer.name.as_str(), customer.phases[0].tier.as_str()),
+        ("Ada", "pro")
+    );
+    assert_eq!(customer.contact.email.as_deref(), Some("ada@example.com"));
+    assert_eq!(customer.standing, Standing::Good);
+    let keys = system.books.accounts.keys(&customer.id).await.expect("readable");
+    assert_eq!(keys.len(), 1);
+
+    let (status, body) = welcome(&webhook, &session, "application/json").await;
+    assert_eq!(status, 200);
+    let shown: Value = serde_json::from_str(&body).expect("JSON");
+    let key = shown["key"].as_str().expect("a key");
+    assert_eq!(ApiKey::parse(key).expect("well-formed").hash(), keys[0].0);
+    assert_eq!(request(&system, key, "/v1/x").await, Answer::Admitted);
+    for accept in ["application/json", "text/html"] {
+        let (status, body) = welcome(&webhook, &session, accept).await;
+        assert_eq!(status, 410);
+        assert!(!body.contains(key));
+    }
+    // A key that was revoked stays so, whatever comes again.
+    let hash = keys[0].0;
+    system
+        .control
+        .revoke_key(hash, system.clock().now())
+        .await
+        .expect("revoked");
+    let mut again = event.clone();
+    again["id"] = json!("evt_again");
+    assert_eq!(deliver(&webhook, &again, START_S).await.1, r#"{"status":"done"}"#);
+    assert_eq!(request(&system, key, "/v1/x").await, Answer::Unauthorized);
+}
+
+#[tokio::test]
+async fn the_page_need_not_wait_for_the_event() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, None, None).await;
+    let (status, body) = welcome(&webhook, &session, "text/html").await;
+    assert_eq!(status, 200, "{body}");
+    let key = body
+        .split_once("<pre>")
+        .and_then(|(_, rest)| rest.split_once("</pre>"))
+        .expect("a key")
+        .0;
+    assert_eq!(request(&system, key, "/v1/x").await, Answer::Admitted);
+    assert!(body.contains("https://portal.example"));
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    let customers = system.books.accounts.customers().await.expect("readable");
+    assert_eq!(customers.len(), 1);
+    // Without a name of ours, the customer has Stripe's.
+    assert_eq!(Some(customers[0].id.to_string()), customers[0].stripe_customer);
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_else_pays_for_is_not_taken_over() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let webhook = webhook(&system.books);
+    check_out(&system, Some("acme"), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    assert_eq!(record(&system).await.stripe_customer, sold.customer.stripe_customer);
+    let keys = system.books.accounts.keys(&sold.customer.id).await.expect("readable");
+    assert_eq!(keys.len(), 1, "acme's own");
+    assert_eq!(system.books.accounts.customers().await.expect("readable").len(), 2);
+    system.deliver_alerts().await.expect("delivered");
+    assert_eq!(sent(&system, "operator").len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
+    use farebox_aws::control::NewCustomer;
+    use farebox_core::{account::Contact, time::Cycle};
+    let system = system(TIERS, 1).await;
+    let new = NewCustomer {
+        id: "acme".to_owned().try_into().expect("an id"),
+        name: "Acme".to_owned(),
+        tier: "trial".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        cycle: Cycle::starting_at(START_S, Default::default()),
+        contact: Contact::default(),
+        stripe_customer: None,
+        stripe_subscription: None,
+    };
+    system
+        .control
+        .add_customer(new, system.clock().now())
+        .await
+        .expect("added");
+    pass(&system, START_S + 5 * DAY_S).await;
+    check_out(&system, Some("somebody-else"), Some("acme")).await;
+    system.deliver_events().await.expect("delivered");
+    let customer = record(&system).await;
+    assert_eq!(customer.name, "Acme");
+    assert_eq!(customer.phase_at(now_s(&system)).tier, "pro");
+    assert_eq!(customer.cycle.current.start, START_S + 5 * DAY_S);
+    assert!(customer.stripe_customer.is_some());
+    assert_eq!(system.books.accounts.customers().await.expect("readable").len(), 1);
+}
