@@ -2,7 +2,7 @@
 //
 //   const farebox = new Farebox(this, 'Farebox', { authorizerArn: '<output AuthorizerArn>', api, docsUrl: 'https://…/errors' });
 //   api.root.addResource('items').addMethod('GET', integration, farebox.method);
-import { Duration, Stack } from 'aws-cdk-lib';
+import { Duration } from 'aws-cdk-lib';
 import * as apigateway from 'aws-cdk-lib/aws-apigateway';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import { Construct } from 'constructs';
@@ -35,22 +35,17 @@ export class Farebox extends Construct {
 
   constructor(scope: Construct, id: string, { authorizerArn, api, docsUrl }: FareboxProps) {
     super(scope, id);
-    const handler = lambda.Function.fromFunctionArn(this, 'Function', authorizerArn);
+    // The same account and region: so the CDK adds the permission to call it.
+    const handler = lambda.Function.fromFunctionAttributes(this, 'Function', {
+      functionArn: authorizerArn,
+      sameEnvironment: true,
+    });
     const authorizer = new apigateway.RequestAuthorizer(this, 'Authorizer', {
       handler,
       // A cached answer is neither counted nor limited.
       resultsCacheTtl: Duration.seconds(0),
       // None: a request that lacks one is refused unasked, and the key may come in either of two headers.
       identitySources: [],
-    });
-    // The CDK can't add a permission to a function that it only knows by its ARN.
-    const { partition, region, account } = Stack.of(this);
-    new lambda.CfnPermission(this, 'Permission', {
-      functionName: authorizerArn,
-      action: 'lambda:InvokeFunction',
-      principal: 'apigateway.amazonaws.com',
-      sourceAccount: account,
-      sourceArn: `arn:${partition}:execute-api:${region}:${account}:${api.restApiId}/authorizers/*`,
     });
     api.addGatewayResponse('Unauthorized', {
       type: apigateway.ResponseType.UNAUTHORIZED,
