@@ -662,6 +662,51 @@ async fn without_the_table_a_new_invoice_is_left_to_the_schedule_and_all_else_co
 }
 
 #[tokio::test]
+async fn an_invoice_that_can_not_be_made_final_is_told_to_the_operator() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system.services.stand_in.fail_next_finalizations(1);
+    pass(&system, sold.customer.cycle.current.end + 2 * HOUR_S).await;
+    let told = sent(&system, "operator");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("in_") && told[0].contains("acme"), "{told:?}");
+}
+
+/// Whoever changes a tier writes down what is meant, then asks Stripe, and may die there.
+#[tokio::test]
+async fn a_change_that_nobody_finished_is_finished_as_it_was_agreed() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let agreed = Overrides {
+        limits: Some(vec![farebox_core::tiers::Limit {
+            units: 1,
+            window_ms: 60_000,
+        }]),
+        ..Overrides::default()
+    };
+    let offered = system
+        .control
+        .phase(0, "scale", system.catalog.0, agreed)
+        .await
+        .expect("a phase");
+    system
+        .control
+        .change(&sold.customer.id, system.clock().now(), |customer| {
+            customer.offered = Some(offered.clone());
+            Ok(())
+        })
+        .await
+        .expect("changed");
+    change_base_price(&system, "scale").await;
+    system.deliver_events().await.expect("delivered");
+    let after = record(&system).await;
+    assert_eq!(after.offered, None);
+    assert_eq!(after.phase_at(now_s(&system)).overrides, offered.overrides);
+    assert_eq!(request(&system, &sold.key, "/v2/x").await, Answer::Admitted);
+    assert_eq!(code(request(&system, &sold.key, "/v2/x").await), "rate_limited");
+}
+
+#[tokio::test]
 async fn a_deleted_customer_is_let_in_no_more() {
     let system = system(TIERS, 1).await;
     let sold = sell(&system, "pro").await;

@@ -310,7 +310,11 @@ async fn webhook(State(system): State<Arc<System>>, request: Request) -> Respons
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let request = Request::from_parts(parts, body);
-    system.webhooks.handle(request, system.clock().now()).await.into_response()
+    system
+        .webhooks
+        .handle(request, system.clock().now())
+        .await
+        .into_response()
 }
 
 async fn errors() -> &'static str {

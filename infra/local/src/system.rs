@@ -19,13 +19,13 @@ use farebox_aws::{
 };
 use farebox_billing::Books;
 use farebox_consumer::{Consumer, Deps as ConsumerDeps};
-use farebox_notifier::{AddressPolicy, Deps as NotifierDeps, Http, Notifier};
 use farebox_core::{
     id::CustomerId,
     money::Money,
     tiers::{BasePrice, Catalog, Interval, Limit, Overrides},
     time::Timestamp,
 };
+use farebox_notifier::{AddressPolicy, Deps as NotifierDeps, Http, Notifier};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -256,7 +256,9 @@ impl System {
                 return Ok(done);
             }
             let record = |message: &aws_sdk_sqs::types::Message| {
-                let receives = message.attributes().and_then(|all| all.get(&Name::ApproximateReceiveCount));
+                let receives = message
+                    .attributes()
+                    .and_then(|all| all.get(&Name::ApproximateReceiveCount));
                 json!({
                     "messageId": message.message_id(), "receiptHandle": message.receipt_handle(), "body": message.body(),
                     "attributes": { "ApproximateReceiveCount": receives },

@@ -562,7 +562,8 @@ impl Denial {
     fn quota(quota: &Quota, hard: u64, not_before: Option<Timestamp>) -> Self {
         let reason = match not_before {
             None if hard > 0 => DenialReason::CostTooHigh { units_max: hard },
-            _ if quota.included.is_some_and(|included| included <= hard) => {
+            // Where units beyond the included ones are billed, only the cap is hard.
+            _ if quota.at_quota != AtQuota::Overage && quota.included == Some(hard) => {
                 DenialReason::QuotaExceeded { included: hard }
             }
             _ => DenialReason::SpendCap,

@@ -1,0 +1,379 @@
+//! A customer's life: it changes its tier in the middle of a month, is given units, is capped, and leaves.
+
+use std::sync::Arc;
+
+use farebox_billing::{Offer, When};
+use farebox_core::{
+    account::Standing,
+    money::Money,
+    tiers::{DEFAULT_METER, Overrides},
+    time::Timestamp,
+};
+use farebox_local::{Sold, System};
+use farebox_stripe::Invoice;
+use farebox_tests::{Answer, START_S, call, environment, sell, system};
+
+const TIERS: &str = "
+tiers:
+  free: {price: 0, included_calls: 10/month, rate_limit: unlimited, endpoints: [/v1/*]}
+  pro: {price: 49/month, included_calls: 20/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.10/call}
+  scale: {price: 99/month, included_calls: 30/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.05/call}
+  yearly: {price: 990/year, included_calls: 300/year, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.05/call}";
+
+async fn calls(system: &System, sold: &Sold, n: usize) {
+    for _ in 0..n {
+        let answer = call(system, &environment(system, 0), &sold.key, "/v1/x").await;
+        assert_eq!(answer, Answer::Admitted);
+    }
+}
+
+async fn change(system: &System, tier: &str, when: When) {
+    let offer = Offer {
+        tier: tier.to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        when,
+    };
+    let id = "acme".to_owned().try_into().expect("an id");
+    system.books.change_tier(&id, offer).await.expect("changed");
+}
+
+fn clock(system: &System, s: u64) {
+    system.clock().set(Timestamp::from_s(s));
+}
+
+async fn run_until(system: &Arc<System>, s: u64) {
+    system.run_until(Timestamp::from_s(s)).await.expect("runs");
+}
+
+async fn invoice(system: &System, sold: &Sold, reason: &str) -> Invoice {
+    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let invoices = system
+        .services
+        .stripe
+        .invoices(in_stripe)
+        .await
+        .expect("stripe answers");
+    let found = invoices
+        .into_iter()
+        .find(|invoice| invoice.billing_reason.as_deref() == Some(reason));
+    found.expect("the invoice is there")
+}
+
+/// What the invoice charges for usage: (units, amount) of each line that has a price for units.
+fn usage(invoice: &Invoice) -> Vec<(u64, i64)> {
+    let is_usage = |text: &str| !text.contains("Remaining time") && !text.contains("Unused time");
+    let lines = invoice
+        .lines
+        .iter()
+        .filter(|line| line.description.as_deref().is_none_or(is_usage));
+    let mut lines: Vec<(u64, i64)> = lines.map(|line| (line.quantity.unwrap_or(0), line.amount)).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn units_before_an_upgrade_cost_what_they_did_and_units_after_it_what_they_do() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 1_200);
+    calls(&system, &sold, 25).await; // five beyond the included ones
+    clock(&system, START_S + 1_234);
+    change(&system, "scale", When::Now).await;
+    calls(&system, &sold, 33).await; // three beyond
+    let end = sold.customer.cycle.current.end;
+    run_until(&system, end + 7_200).await;
+
+    let closing = invoice(&system, &sold, "subscription_cycle").await;
+    let usage = usage(&closing);
+    assert!(usage.contains(&(5, 50)), "five at ten cents: {usage:?}");
+    assert!(usage.contains(&(3, 15)), "three at five cents: {usage:?}");
+    // 99 dollars ahead, what is left of the month at the new price less the same at the old one, and the usage.
+    let whole = i128::from(end - START_S);
+    let left = i128::from(end - START_S - 1_234);
+    let share = |amount: i128| i64::try_from((amount * left * 2 + whole) / (2 * whole)).expect("an amount");
+    assert_eq!(closing.total, 9_900 + share(9_900) - share(4_900) + 50 + 15);
+
+    // The old plan's metered price has gone by the next month.
+    run_until(&system, end + 5 * 86_400).await;
+    let customer = system.books.customer(&sold.customer.id).await.expect("there");
+    let subscription = customer.stripe_subscription.as_deref().expect("subscribed");
+    let subscription = system
+        .services
+        .stripe
+        .subscription(subscription)
+        .await
+        .expect("stripe answers");
+    let plan = &customer.phase_at(end).plan;
+    for item in &subscription.items {
+        let key = item.lookup_key.as_deref().unwrap_or_default();
+        assert!(key.ends_with(plan.as_str()), "{key} is left of another plan");
+    }
+}
+
+#[tokio::test]
+async fn going_there_and_back_counts_the_included_units_once() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 600);
+    calls(&system, &sold, 15).await;
+    clock(&system, START_S + 700);
+    change(&system, "scale", When::Now).await;
+    calls(&system, &sold, 2).await;
+    clock(&system, START_S + 800);
+    change(&system, "pro", When::Now).await;
+    calls(&system, &sold, 15).await; // thirty in all, ten beyond the twenty
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    let usage = usage(&invoice(&system, &sold, "subscription_cycle").await);
+    assert!(usage.contains(&(10, 100)), "{usage:?}");
+    assert!(
+        !usage.iter().any(|&(_, amount)| amount == 50 || amount == 10),
+        "{usage:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_quota_is_of_the_plan_and_an_upgrade_begins_a_new_one() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "free").await;
+    calls(&system, &sold, 10).await;
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
+        "{denied:?}"
+    );
+    clock(&system, START_S + 60);
+    change(&system, "pro", When::Now).await;
+    calls(&system, &sold, 21).await;
+    // Back again, there is nothing left of the free units.
+    clock(&system, START_S + 120);
+    change(&system, "free", When::Now).await;
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
+        "{denied:?}"
+    );
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    let usage = usage(&invoice(&system, &sold, "subscription_cycle").await);
+    assert!(usage.contains(&(1, 10)), "one beyond pro's twenty: {usage:?}");
+}
+
+#[tokio::test]
+async fn a_downgrade_waits_for_the_periods_end_and_begins_there_to_the_second() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "scale").await;
+    change(&system, "pro", When::PeriodEnd).await;
+    let end = sold.customer.cycle.current.end;
+    let tier_at = async |s| {
+        let customer = system.books.customer(&sold.customer.id).await.expect("there");
+        customer.phase_at(s).tier.clone()
+    };
+    assert_eq!(tier_at(end - 1).await, "scale");
+    assert_eq!(tier_at(end).await, "pro");
+
+    run_until(&system, end - 1).await;
+    calls(&system, &sold, 31).await; // one beyond scale's thirty
+    clock(&system, end);
+    calls(&system, &sold, 22).await; // two beyond pro's twenty, in the next period
+    run_until(&system, end + 7_200).await;
+    let closing = invoice(&system, &sold, "subscription_cycle").await;
+    assert!(usage(&closing).contains(&(1, 5)), "{:?}", usage(&closing));
+    assert_eq!(closing.total, 4_900 + 5, "the new base price ahead, nothing prorated");
+
+    let next = system
+        .books
+        .customer(&sold.customer.id)
+        .await
+        .expect("there")
+        .cycle
+        .period_at(end)
+        .end;
+    run_until(&system, next + 7_200).await;
+    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let invoices = system
+        .services
+        .stripe
+        .invoices(in_stripe)
+        .await
+        .expect("stripe answers");
+    let totals: Vec<i64> = invoices.iter().map(|invoice| invoice.total).collect();
+    assert!(totals.contains(&(4_900 + 20)), "{totals:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_waits_can_be_taken_back() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "scale").await;
+    change(&system, "pro", When::PeriodEnd).await;
+    clock(&system, START_S + 60);
+    change(&system, "scale", When::Now).await;
+    let end = sold.customer.cycle.current.end;
+    run_until(&system, end + 7_200).await;
+    assert_eq!(invoice(&system, &sold, "subscription_cycle").await.total, 9_900);
+}
+
+#[tokio::test]
+async fn whoever_leaves_at_once_is_billed_to_the_unit_and_not_let_in_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 5_000);
+    calls(&system, &sold, 27).await;
+    let id = &sold.customer.id;
+    system.books.cancel(id, When::Now).await.expect("cancelled");
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "subscription_ended"),
+        "{denied:?}"
+    );
+    run_until(&system, START_S + 5_000 + 7_200).await;
+    let last = system
+        .services
+        .stripe
+        .invoices(sold.customer.stripe_customer.as_deref().expect("in Stripe"))
+        .await;
+    let last = last.expect("stripe answers");
+    assert!(last.iter().any(|invoice| usage(invoice).contains(&(7, 70))), "{last:?}");
+    assert_eq!(
+        system.books.customer(id).await.expect("there").standing,
+        Standing::Ended
+    );
+    // Again: nothing happens.
+    system.books.cancel(id, When::Now).await.expect("still cancelled");
+}
+
+#[tokio::test]
+async fn whoever_leaves_at_the_periods_end_is_let_in_until_then_and_billed_for_it() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system
+        .books
+        .cancel(&sold.customer.id, When::PeriodEnd)
+        .await
+        .expect("cancelled");
+    let end = sold.customer.cycle.current.end;
+    run_until(&system, end - 1).await;
+    calls(&system, &sold, 21).await;
+    clock(&system, end);
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "subscription_ended"),
+        "{denied:?}"
+    );
+    run_until(&system, end + 7_200).await;
+    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let invoices = system
+        .services
+        .stripe
+        .invoices(in_stripe)
+        .await
+        .expect("stripe answers");
+    assert!(
+        invoices.iter().any(|invoice| usage(invoice).contains(&(1, 10))),
+        "{invoices:?}"
+    );
+}
+
+#[tokio::test]
+async fn given_units_are_not_billed_and_giving_them_again_changes_nothing() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    for _ in 0..3 {
+        system
+            .books
+            .grant(id, DEFAULT_METER, 4, "sorry-1")
+            .await
+            .expect("given");
+    }
+    calls(&system, &sold, 27).await; // seven beyond the twenty, four of them given
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    let usage = usage(&invoice(&system, &sold, "subscription_cycle").await);
+    assert!(usage.contains(&(3, 30)), "{usage:?}");
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    let (units, credit): (u64, u64) = rows
+        .iter()
+        .fold((0, 0), |sum, row| (sum.0 + row.units, sum.1 + row.credit));
+    assert_eq!((units, credit), (27, 4), "the ledger keeps both figures");
+}
+
+#[tokio::test]
+async fn given_units_open_a_quota_that_blocks() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "free").await;
+    calls(&system, &sold, 10).await;
+    clock(&system, START_S + 60);
+    system
+        .books
+        .grant(&sold.customer.id, DEFAULT_METER, 2, "sorry-2")
+        .await
+        .expect("given");
+    calls(&system, &sold, 2).await;
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
+        "{denied:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_cap_holds_from_the_next_request_on_and_can_be_taken_away() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 21).await;
+    clock(&system, START_S + 60);
+    let id = &sold.customer.id;
+    system
+        .books
+        .cap(id, DEFAULT_METER, Some(Money(30)))
+        .await
+        .expect("capped");
+    calls(&system, &sold, 2).await; // three beyond the included: thirty cents
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "spend_cap_reached"),
+        "{denied:?}"
+    );
+    clock(&system, START_S + 120);
+    system.books.cap(id, DEFAULT_METER, None).await.expect("uncapped");
+    calls(&system, &sold, 1).await;
+}
+
+#[tokio::test]
+async fn a_tier_of_another_interval_is_refused_in_a_sentence() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let offer = Offer {
+        tier: "yearly".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        when: When::Now,
+    };
+    let error = system
+        .books
+        .change_tier(&sold.customer.id, offer)
+        .await
+        .expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "yearly is billed per year, acme is billed per month: cancel at the period's end and sell it the tier then"
+    );
+}
+
+#[tokio::test]
+async fn on_a_jump_only_the_highest_threshold_is_told_and_each_once() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 22).await; // 110 percent before anybody looks
+    system.send_usage().await.expect("sent");
+    system.deliver_alerts().await.expect("delivered");
+    let subjects = || -> Vec<String> {
+        let entries = system.services.outbox.entries().into_iter();
+        entries.filter_map(|entry| entry.subject).collect()
+    };
+    assert_eq!(subjects().len(), 1, "{:?}", subjects());
+    calls(&system, &sold, 2).await; // 120 percent
+    system.send_usage().await.expect("sent");
+    system.send_usage().await.expect("sent");
+    system.deliver_alerts().await.expect("delivered");
+    assert_eq!(subjects().len(), 2, "{:?}", subjects());
+}
