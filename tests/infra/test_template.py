@@ -126,12 +126,13 @@ class Functions(unittest.TestCase):
         source = code("functions/webhook/src/lib.rs")
         events = re.search(r'const EVENTS: &str = "(.+?)"', source)[1]
         welcome = re.search(r'const WELCOME: &str = "(.+?)"', source)[1]
-        routes = {(event["Properties"]["Method"], event["Properties"]["Path"]) for event in properties("Webhook")["Events"].values()}
-        self.assertEqual(routes, {("POST", events), ("GET", welcome)})
+        routes = [route["Properties"] for route in of_type("AWS::ApiGatewayV2::Route").values()]
+        self.assertEqual({route["RouteKey"] for route in routes}, {f"POST {events}", f"GET {welcome}"})
+        for route in routes:
+            self.assertEqual(route["Target"], {"Fn::Sub": "integrations/${WebhookIntegration}"})
         patience = int(re.search(r"PATIENCE: Duration = Duration::from_secs\((\d+)\)", source)[1])
         self.assertLess(patience, properties("Webhook")["Timeout"])
-        for event in properties("Webhook")["Events"].values():
-            self.assertLess(properties("Webhook")["Timeout"] * 1000, event["Properties"]["TimeoutInMillis"])
+        self.assertLess(properties("Webhook")["Timeout"] * 1000, properties("WebhookIntegration")["TimeoutInMillis"])
 
     def test_schedules_send_what_the_consumer_knows(self):
         tasks = set(re.findall(r'task == "(\w+)"', code("functions/consumer/src/event.rs")))
@@ -363,8 +364,9 @@ class Gateway(unittest.TestCase):
         self.assertEqual(used - named, set())
 
     def test_the_webhook_has_no_authorizer_and_is_throttled(self):
-        self.assertNotIn("Auth", properties("WebhookApi"))
-        self.assertLessEqual(properties("WebhookApi")["DefaultRouteSettings"]["ThrottlingRateLimit"], 100)
+        for name, route in of_type("AWS::ApiGatewayV2::Route").items():
+            self.assertNotIn("AuthorizerId", route["Properties"], name)
+        self.assertLessEqual(properties("WebhookStage")["DefaultRouteSettings"]["ThrottlingRateLimit"], 100)
 
 
 class Watching(unittest.TestCase):
@@ -413,7 +415,7 @@ class Watching(unittest.TestCase):
 class Tidiness(unittest.TestCase):
     def test_what_costs_carries_tags(self):
         for kind in ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Logs::LogGroup", "AWS::Serverless::Function", "AWS::CloudWatch::Alarm",
-                     "AWS::SecretsManager::Secret", "AWS::Serverless::Api", "AWS::Serverless::HttpApi", "AWS::SNS::Topic", "AWS::IAM::Role"):
+                     "AWS::SecretsManager::Secret", "AWS::Serverless::Api", "AWS::ApiGatewayV2::Api", "AWS::SNS::Topic", "AWS::IAM::Role"):
             for name, resource in of_type(kind).items():
                 tags = resource["Properties"]["Tags"]
                 tags = {tag["Key"]: tag["Value"] for tag in tags} if isinstance(tags, list) else tags
