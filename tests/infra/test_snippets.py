@@ -92,6 +92,8 @@ class Attaching(unittest.TestCase):
                     resources[kind.strip('"'), name.strip('"')] = resource
         for kind in ("aws_api_gateway_authorizer", "aws_apigatewayv2_authorizer"):
             self.assertEqual(resources[kind, "farebox"]["authorizer_result_ttl_in_seconds"], 0)
+        source = resources["aws_api_gateway_authorizer", "farebox"]["identity_source"]
+        self.assertEqual(source.strip('"'), "context.identity.sourceIp")  # not a header: there are two that a key may come in
         plain = text.replace('\\"', '"')
         for kind in ("UNAUTHORIZED", "ACCESS_DENIED"):
             self.assertIn(RESPONSES[kind]["body"].replace("{docs_url}", "${var.docs_url}"), plain)
