@@ -177,3 +177,25 @@ async fn everything_goes_on_from_disk() {
     drop(system);
     let _ = std::fs::remove_dir_all(&directory);
 }
+
+#[tokio::test]
+async fn a_counter_item_that_nobody_can_read_does_not_keep_the_others_from_being_billed() {
+    use aws_sdk_dynamodb::types::AttributeValue;
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    let put = system
+        .services
+        .clients
+        .dynamodb
+        .put_item()
+        .table_name("farebox-counters");
+    let put = put.item("pk", AttributeValue::S("broken#0".to_owned()));
+    put.item("generation", AttributeValue::N("7".to_owned()))
+        .send()
+        .await
+        .expect("put");
+    let answer = call(&system, &environment(&system, 0), &sold.key, "/v1/light").await;
+    assert_eq!(answer, Answer::Admitted);
+    let report = system.consumer.scan().await.expect("a scan");
+    assert_eq!((report.errors, report.items, report.folded_rows), (1, 1, 1));
+}

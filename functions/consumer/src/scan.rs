@@ -33,7 +33,9 @@ const KEY_NOTICE_S: u64 = 7 * 86_400;
 pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
     let mut report = ScanReport::default();
     let mut by_customer: HashMap<CustomerId, Vec<(u32, Counters)>> = HashMap::new();
-    for (customer, shard, counters) in deps.books.counters.scan().await? {
+    let scanned = deps.books.counters.scan().await?;
+    report.errors += scanned.unreadable;
+    for (customer, shard, counters) in scanned.items {
         report.items += 1;
         by_customer.entry(customer).or_default().push((shard, counters));
     }
@@ -66,7 +68,11 @@ pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
 /// Tells the owners of keys that expire soon, once per key and date.
 async fn tell_of_expiring_keys(deps: &Deps) -> Result<u64, Error> {
     let now = deps.now();
-    let keys = deps.books.accounts.keys_expiring(now, now.plus_ms(KEY_NOTICE_S * 1_000)).await?;
+    let keys = deps
+        .books
+        .accounts
+        .keys_expiring(now, now.plus_ms(KEY_NOTICE_S * 1_000))
+        .await?;
     let mut told = 0;
     for (hash, key) in keys {
         let Some(expires) = key.expires else { continue };

@@ -51,6 +51,23 @@ pub enum Updated {
     Refused(Option<Counters>),
 }
 
+/// What a scan of the table found.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// Each item with its customer and shard.
+    pub items: Vec<(CustomerId, u32, Counters)>,
+    /// Items that nobody can read.
+    pub unreadable: u64,
+}
+
+fn scanned(item: &Item) -> Result<(CustomerId, u32, Counters), String> {
+    let key = item::text(item, "pk").and_then(|key| key.split_once('#'));
+    let (customer, shard) = key.ok_or("the key is not a counter's")?;
+    let customer = CustomerId::try_from(customer.to_owned()).map_err(|e| e.to_string())?;
+    let shard = shard.parse().map_err(|_| "the key names no shard".to_owned())?;
+    Ok((customer, shard, item::counters(item)?))
+}
+
 /// The key of a counter item.
 #[must_use]
 pub fn key(customer: &CustomerId, shard: u32) -> String {
@@ -124,13 +141,13 @@ impl CounterTable {
             .map_err(|problem| Error::item(operation(), problem))
     }
 
-    /// Reads every item of the table, page by page: the daily scan.
+    /// Reads every item of the table, page by page: the daily scan. One that can't be read is logged and counted: it must not
+    /// keep the others from being billed.
     ///
     /// # Errors
     /// [`Error`] if a page can't be read.
-    pub async fn scan(&self) -> Result<Vec<(CustomerId, u32, Counters)>, Error> {
-        let operation = || format!("scan {}", self.table);
-        let mut found = Vec::new();
+    pub async fn scan(&self) -> Result<Scanned, Error> {
+        let mut found = Scanned::default();
         let mut pages = self
             .clients
             .dynamodb
@@ -140,14 +157,20 @@ impl CounterTable {
             .items()
             .send();
         while let Some(item) = pages.next().await {
-            let item = item.map_err(|e| Error::call(operation(), &e))?;
-            let key = item::text(&item, "pk").unwrap_or_default();
-            let parsed = key.split_once('#').and_then(|(customer, shard)| {
-                Some((CustomerId::try_from(customer.to_owned()).ok()?, shard.parse().ok()?))
-            });
-            let (customer, shard) = parsed.ok_or_else(|| Error::item(operation(), format!("bad key {key:?}")))?;
-            let counters = item::counters(&item).map_err(|problem| Error::item(operation(), problem))?;
-            found.push((customer, shard, counters));
+            let item = item.map_err(|e| Error::call(format!("scan {}", self.table), &e))?;
+            match scanned(&item) {
+                Ok(item) => found.items.push(item),
+                Err(problem) => {
+                    let key = item::text(&item, "pk").unwrap_or_default();
+                    tracing::error!(
+                        table = self.table,
+                        key,
+                        problem,
+                        "a counter item is not readable; look at it"
+                    );
+                    found.unreadable += 1;
+                }
+            }
         }
         Ok(found)
     }
