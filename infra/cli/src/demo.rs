@@ -1,12 +1,12 @@
 //! `farebox demo`: the replay's report as a table or as JSON.
 
-use std::process::ExitCode;
-
 use comfy_table::{CellAlignment, Table, presets};
 use farebox_local::{CustomerResult, DemoReport, Error, replay};
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub(crate) async fn run(json: bool) -> Result<ExitCode, Error> {
+use crate::failure::Done;
+
+pub(crate) async fn run(json: bool) -> Result<Done, Error> {
     let bar = if json {
         ProgressBar::hidden()
     } else {
@@ -30,9 +30,9 @@ pub(crate) async fn run(json: bool) -> Result<ExitCode, Error> {
         print(&report);
     }
     Ok(if report.totals.difference == 0 {
-        ExitCode::SUCCESS
+        Done::Well
     } else {
-        ExitCode::FAILURE
+        Done::Differs
     })
 }
 
@@ -54,8 +54,16 @@ fn print(report: &DemoReport) {
         }
     }
     println!("{table}");
+    println!("\nWhat happened besides:");
+    for story in &report.stories {
+        println!("  {story}");
+    }
+    println!("\n{} alerts were sent:", report.alerts.len());
+    for alert in &report.alerts {
+        println!("  {} {:8} {:36} {}", alert.time, alert.channel, alert.to, alert.subject);
+    }
     println!(
-        "{} meter events in Stripe, {:.2} table writes per decision, {:.1} s.",
+        "\n{} meter events in Stripe, {:.2} table writes per decision, {:.1} s.",
         report.stripe_meter_events, report.table_writes_per_decision, report.seconds
     );
     if report.totals.difference == 0 {

@@ -1,13 +1,18 @@
 //! `farebox dev`: everything on this machine, until it is stopped.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::time::Duration;
 
 use farebox_local::{DEV_TIERS, Error, Options, System, VirtualClock};
 
+use crate::{arguments::Dev, failure::Done};
+
+/// The gateway's port unless another one is asked for.
+const PORT: u16 = 8787;
 /// How often waiting usage is folded and due work looked for.
 const PACE: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(port: u16, data: Option<PathBuf>, tiers: Option<PathBuf>) -> Result<ExitCode, Error> {
+pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
+    let port = port.unwrap_or(PORT);
     let tiers = match tiers {
         None => DEV_TIERS.to_owned(),
         Some(file) => std::fs::read_to_string(&file).map_err(|cause| Error::Io {
@@ -76,5 +81,5 @@ pub(crate) async fn run(port: u16, data: Option<PathBuf>, tiers: Option<PathBuf>
         what: "serve".to_owned(),
         cause,
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Done::Well)
 }

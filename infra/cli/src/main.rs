@@ -1,47 +1,37 @@
-//! The `farebox` command: `dev` runs the whole system on this machine, `demo` replays a month of real traffic through it.
+//! The `farebox` command: `dev` runs the whole system on this machine, `demo` replays a month of real traffic through it, and
+//! the other commands are the operator's work on either a deployed stack or `farebox dev`.
 
+mod alerts;
+mod arguments;
+mod counters;
+mod customers;
 mod demo;
 mod dev;
+mod events;
+mod failure;
+mod keys;
+mod period;
+mod reach;
+mod reconcile;
+mod repair;
+mod show;
+mod tiers;
+mod usage;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use farebox_core::{account::Customer, time::Period};
 
-/// Turns an API on Amazon API Gateway into a paid product.
-#[derive(Parser)]
-#[command(name = "farebox", version, about, args_conflicts_with_subcommands = true)]
-struct Arguments {
-    #[command(flatten)]
-    dev: Dev,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
+use crate::{
+    arguments::{Arguments, Command, Dev, Tiers},
+    failure::{Done, Failure},
+    reach::Reach,
+    show::Out,
+};
 
-#[derive(Subcommand)]
-enum Command {
-    /// Run the whole system on this machine and stay (the default).
-    Dev(Dev),
-    /// Replay four days of real traffic, close the billing period and compare every count with every invoice.
-    Demo {
-        /// Print one JSON object instead of a table.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// How `farebox dev` runs.
-#[derive(clap::Args)]
-struct Dev {
-    /// The gateway's port on 127.0.0.1.
-    #[arg(long, default_value_t = 8787)]
-    port: u16,
-    /// Keep everything in this directory over restarts; without it, in memory.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The tiers to sell; without it, the built-in example.
-    #[arg(long, value_name = "FILE")]
-    tiers: Option<PathBuf>,
-}
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FAREBOX_LOG")
@@ -50,22 +40,87 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if is_asked_for { 0 } else { USAGE });
+        }
     };
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command.unwrap_or(Command::Dev(arguments.dev)) {
-        Command::Demo { json } => runtime.block_on(demo::run(json)),
-        Command::Dev(dev) => runtime.block_on(dev::run(dev.port, dev.data, dev.tiers)),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => failed(&error),
+    let out = Out::new(arguments.json);
+    match start(arguments, out) {
+        Ok(done) => ExitCode::from(done.code()),
+        Err(failure) => {
+            if out.is_json {
+                eprintln!("{}", serde_json::json!({ "error": failure.to_string() }));
+            } else {
+                eprintln!("error: {failure}");
+            }
+            ExitCode::from(failure.code())
+        }
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
-    ExitCode::FAILURE
+fn start(arguments: Arguments, out: Out) -> Result<Done, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(Failure::failed)?.block_on(run(arguments, out))
+}
+
+async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
+    let Arguments {
+        dev, place, command, ..
+    } = arguments;
+    let Some(command) = command else {
+        return Ok(dev::run(dev).await?);
+    };
+    if dev != Dev::default() {
+        return Err(Failure::usage("--port, --data and --tiers belong behind `farebox dev`"));
+    }
+    match command {
+        Command::Dev(dev) => return Ok(dev::run(dev).await?),
+        Command::Demo => return Ok(demo::run(out.is_json).await?),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "farebox", &mut std::io::stdout());
+            return Ok(Done::Well);
+        }
+        // The file alone is looked at.
+        Command::Tiers(Tiers::Check(file)) => return tiers::check(&file.file, out),
+        _ => {}
+    }
+    let reach = Reach::of(&place).await?;
+    match command {
+        Command::Tiers(command) => tiers::run(command, &reach, out).await,
+        Command::Customers(command) => customers::run(command, &reach, out).await,
+        Command::Keys(command) => keys::run(command, &reach, out).await,
+        Command::Usage(command) => usage::run(command, &reach, out).await,
+        Command::Alerts(command) => alerts::run(command, &reach, out).await,
+        Command::Reconcile(options) => reconcile::run(options, &reach, out).await,
+        Command::Stripe(command) => repair::run(command, &reach, out).await,
+        Command::Period(command) => period::run(command, &reach, out).await,
+        Command::Events(command) => events::run(command, &reach, out).await,
+        Command::Counters(command) => counters::run(command, &reach, out).await,
+        // Done above.
+        Command::Dev(_) | Command::Demo | Command::Completions { .. } => Ok(Done::Well),
+    }
+}
+
+/// The billing period that `current`, `previous` or a date names.
+pub(crate) fn period_of(customer: &Customer, name: &str, now_s: u64) -> Result<Period, Failure> {
+    let current = customer.cycle.period_at(now_s);
+    match name {
+        "current" => Ok(current),
+        "previous" => Ok(customer.cycle.period_at(current.start.saturating_sub(1))),
+        date => {
+            let wrong = |_| {
+                Failure::usage(format!(
+                    "{date:?} is neither current nor previous nor a date like 2026-11-30"
+                ))
+            };
+            let date = chrono::NaiveDate::parse_from_str(date, "%Y-%m-%d").map_err(wrong)?;
+            let s = date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp();
+            Ok(customer.cycle.period_at(u64::try_from(s).unwrap_or(0)))
+        }
+    }
 }

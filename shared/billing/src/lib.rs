@@ -4,6 +4,7 @@ mod catalogue;
 mod change;
 mod concurrent;
 mod follow;
+mod reconcile;
 mod reporter;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use catalogue::{CataloguePlan, Making, Mismatch, PlanPrices, Staying, TierPl
 pub use change::{CUSTOMER_KEY, Offer, Sale, When};
 pub use concurrent::each;
 pub use follow::{Concern, Followed, SoldPlan, agree, base_plan, period, unpaid_since};
+pub use reconcile::{Asked, InvoiceCheck, Parked, Reconciler, Reconciliation, Remedy, RowCheck, SumCheck};
 pub use reporter::{TickReport, rows};
 
 /// Where the time comes from.

@@ -472,6 +472,44 @@ pub fn reopen(identifier: &str, why: &str) -> Expression {
     .value(":why", why)
 }
 
+/// The operator lets a parked row be sent again: parked → sealed, due at once and back in the work index. The idempotency key
+/// moves on, so that the answer it was parked for is not repeated; the identifier stays, and what is old is asked for first.
+#[must_use]
+pub fn unpark(key: &RowKey, now: Timestamp) -> Expression {
+    Expression::new(
+        "SET #state = :sealed, #due = :now, #work = :work, tries = :zero, faults = if_not_exists(faults, :zero) + :one \
+         REMOVE outcome",
+        "#state = :parked",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .name("#work", "work")
+    .value(":sealed", "sealed")
+    .value(":parked", "parked")
+    .value(":now", now.s())
+    .value(":work", key.work())
+    .value(":zero", 0)
+    .value(":one", 1)
+}
+
+/// The operator found a parked row's report in Stripe: parked → reported, and back in the work index, as its counter is still
+/// to be pruned.
+#[must_use]
+pub fn settle(key: &RowKey, how: &str, now: Timestamp) -> Expression {
+    Expression::new(
+        "SET #state = :reported, outcome = :how, #due = :now, #work = :work",
+        "#state = :parked",
+    )
+    .name("#state", "state")
+    .name("#due", "due")
+    .name("#work", "work")
+    .value(":reported", "reported")
+    .value(":parked", "parked")
+    .value(":how", how)
+    .value(":now", now.s())
+    .value(":work", key.work())
+}
+
 /// The counter is pruned, nothing is left to do: the row leaves the work index.
 #[must_use]
 pub fn finish() -> Expression {

@@ -1,0 +1,203 @@
+//! `farebox alerts`: try out the way of an alert, and see what became of each.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use farebox_aws::{alerts::AlertQueue, ledger::Alert, random};
+use farebox_core::{
+    account::Customer,
+    alert::{AlertMessage, Occasion, Recipient, VERSION},
+    id::CustomerId,
+    tiers::{AtQuota, DEFAULT_METER},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    arguments::Alerts,
+    failure::{Done, Failure},
+    reach::Reach,
+    show::{Out, time},
+    usage,
+};
+
+pub(crate) async fn run(command: Alerts, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    match command {
+        Alerts::Test { customer, trial, .. } => {
+            let message = match customer {
+                Some(id) => to_customer(&reach.customer(&id.0).await?, reach).await?,
+                None => to_operator(reach)?,
+            };
+            if trial.dry_run {
+                out.show(&json!({ "would": "send", "alert": message }), || {
+                    format!("would send {}", message.to_body())
+                })?;
+                return Ok(Done::Pending);
+            }
+            let queue = AlertQueue::new(reach.clients.clone(), reach.queue("alerts").await?);
+            queue.send(&message).await?;
+            out.show(&message, || match &message.customer {
+                None => format!("Sent {} to the alert queue, for the operator's topic.", message.id),
+                Some(Recipient { id, email, webhook, .. }) => {
+                    let or_nowhere = |text: &Option<String>| text.clone().unwrap_or_else(|| "nowhere".to_owned());
+                    let (mail, call) = (or_nowhere(email), or_nowhere(webhook));
+                    format!(
+                        "Sent {} to the alert queue for {id}: mail to {mail}, call to {call}.",
+                        message.id
+                    )
+                }
+            })?;
+            Ok(Done::Well)
+        }
+        Alerts::List { customer } => {
+            reach.customer(&customer.0).await?;
+            list(&customer.0, reach, out).await
+        }
+    }
+}
+
+/// What the customer is told at a threshold, with the figures as they are now.
+async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage, Failure> {
+    let terms = reach.control.terms(customer, reach.now()).await?;
+    let now = reach.now();
+    let period = customer.cycle.period_at(now.s());
+    let included = terms.included_units(DEFAULT_METER).unwrap_or(0);
+    let units = usage::counted(customer, reach)
+        .await?
+        .get(DEFAULT_METER)
+        .copied()
+        .unwrap_or(0);
+    Ok(AlertMessage {
+        v: VERSION,
+        id: format!("test-{}", random::token()?),
+        at: now,
+        customer: Some(Recipient::of(customer)),
+        occasion: Occasion::QuotaThreshold {
+            tier: terms.tier.clone(),
+            meter: DEFAULT_METER.to_owned(),
+            percent: units.saturating_mul(100).checked_div(included).unwrap_or(0),
+            units,
+            included,
+            period,
+            at_quota: match terms.at_quota {
+                AtQuota::Overage => "overage",
+                AtQuota::Throttle(_) => "throttle",
+                AtQuota::Block => "block",
+            }
+            .to_owned(),
+        },
+    })
+}
+
+fn to_operator(reach: &Reach) -> Result<AlertMessage, Failure> {
+    Ok(AlertMessage {
+        v: VERSION,
+        id: format!("test-{}", random::token()?),
+        at: reach.now(),
+        customer: None,
+        occasion: Occasion::Operator {
+            problem: "test".to_owned(),
+            text: "This is a test of the operator's alerts: nothing is wrong and nothing is to be done.".to_owned(),
+            details: std::collections::BTreeMap::from([("sent_by".to_owned(), "farebox alerts test".to_owned())]),
+        },
+    })
+}
+
+/// An alert and what became of it on each channel.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    alert: Alert,
+    id: String,
+    deliveries: Vec<Delivery>,
+}
+
+#[derive(Serialize)]
+struct Delivery {
+    channel: String,
+    state: String,
+    attempts: u64,
+    reason: String,
+}
+
+async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let (_, mut alerts) = reach.control.ledger.scan().await?;
+    alerts.retain(|alert| alert.customer == id.as_str());
+    alerts.sort_by_key(|alert| (alert.period, alert.meter.clone(), alert.of.clone(), alert.percent));
+    let mut told = Vec::new();
+    for alert in alerts {
+        let name = alert.id();
+        let deliveries = deliveries(&name, reach).await?;
+        told.push(Told {
+            alert,
+            id: name,
+            deliveries,
+        });
+    }
+    out.show(&told, || {
+        if told.is_empty() {
+            return format!("{id} has reached no threshold.");
+        }
+        let row = |Told { alert, deliveries, .. }: &Told| {
+            let deliveries: Vec<String> = deliveries
+                .iter()
+                .map(|d| match d.reason.as_str() {
+                    "" => format!("{} {}", d.channel, d.state),
+                    reason => format!("{} {} ({reason})", d.channel, d.state),
+                })
+                .collect();
+            vec![
+                time(alert.period),
+                alert.of.replace('_', " "),
+                alert.meter.clone(),
+                if deliveries.is_empty() {
+                    "not yet".to_owned()
+                } else {
+                    deliveries.join(", ")
+                },
+                format!("{} %", alert.percent),
+                alert.units.to_string(),
+                alert.included.to_string(),
+            ]
+        };
+        let rows = told.iter().map(row).collect();
+        out.table(
+            &[
+                "period from",
+                "of",
+                "meter",
+                "delivered",
+                "reached",
+                "units",
+                "included",
+            ],
+            4,
+            rows,
+        )
+    })?;
+    Ok(Done::Well)
+}
+
+async fn deliveries(alert: &str, reach: &Reach) -> Result<Vec<Delivery>, Failure> {
+    let request = reach.clients.dynamodb.query().table_name(&reach.tables.accounts);
+    let answer = request
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", AttributeValue::S(format!("a#{alert}")))
+        .send()
+        .await
+        .map_err(|e| Failure::Failed(format!("query {}: {e:?}", reach.tables.accounts)))?;
+    let delivery = |item: &std::collections::HashMap<String, AttributeValue>| {
+        let text = |name: &str| {
+            item.get(name)
+                .and_then(|value| value.as_s().ok())
+                .cloned()
+                .unwrap_or_default()
+        };
+        let attempts = item.get("attempts").and_then(|value| value.as_n().ok()?.parse().ok());
+        Delivery {
+            channel: text("sk"),
+            state: text("state").replace('_', " "),
+            attempts: attempts.unwrap_or(0),
+            reason: text("reason"),
+        }
+    };
+    Ok(answer.items().iter().map(delivery).collect())
+}

@@ -1,0 +1,544 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use farebox_core::{id::CustomerId, tiers::Pattern};
+
+use crate::{failure::EXIT_CODES, reach::LOCAL};
+
+/// Turns an API on Amazon API Gateway into a paid product.
+#[derive(Parser)]
+#[command(name = "farebox", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) dev: Dev,
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Print JSON instead of tables and sentences.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// How `farebox dev` runs.
+#[derive(Args, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dev {
+    /// The gateway's port on 127.0.0.1 [default: 8787].
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Keep everything in this directory over restarts; without it, in memory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The tiers to sell; without it, the built-in example.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tiers: Option<PathBuf>,
+}
+
+/// Which system is meant: a deployed stack, or `farebox dev`.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Which system")]
+pub(crate) struct Where {
+    /// The system that `farebox dev` runs on this machine.
+    #[arg(long, global = true, value_name = "URL", num_args = 0..=1, require_equals = true,
+          default_missing_value = LOCAL, env = "FAREBOX_LOCAL")]
+    pub(crate) local: Option<String>,
+    /// A profile of the AWS configuration files.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// The AWS region.
+    #[arg(long, global = true)]
+    pub(crate) region: Option<String>,
+    /// The stack's name: tables and queues are called after it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "farebox",
+        env = "FAREBOX_STACK"
+    )]
+    pub(crate) stack: String,
+    /// The accounts table, if its name is not <stack>-accounts.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "ACCOUNTS_TABLE",
+        hide_short_help = true
+    )]
+    pub(crate) accounts_table: Option<String>,
+    /// The counters table, if its name is not <stack>-counters.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "COUNTERS_TABLE",
+        hide_short_help = true
+    )]
+    pub(crate) counters_table: Option<String>,
+    /// The ledger table, if its name is not <stack>-ledger.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "LEDGER_TABLE",
+        hide_short_help = true
+    )]
+    pub(crate) ledger_table: Option<String>,
+    /// Another address of DynamoDB.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "AWS_ENDPOINT_URL_DYNAMODB",
+        hide_short_help = true
+    )]
+    pub(crate) endpoint_url_dynamodb: Option<String>,
+    /// Another address of SQS.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "AWS_ENDPOINT_URL_SQS",
+        hide_short_help = true
+    )]
+    pub(crate) endpoint_url_sqs: Option<String>,
+    /// Another address of Stripe. Its key is read from STRIPE_SECRET_KEY.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "STRIPE_BASE_URL",
+        hide_short_help = true
+    )]
+    pub(crate) stripe_url: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole system on this machine and stay (the default).
+    Dev(Dev),
+    /// Replay four days of real traffic, close the billing period and compare every count with every invoice.
+    Demo,
+    /// Check tiers.yaml, compare it with what is sold, and sell what it says.
+    #[command(subcommand)]
+    Tiers(Tiers),
+    /// Add, show and change customers.
+    #[command(subcommand)]
+    Customers(Customers),
+    /// Issue, rotate, revoke and list API keys.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// See what is used.
+    #[command(subcommand)]
+    Usage(Usage),
+    /// See and try out alerts.
+    #[command(subcommand)]
+    Alerts(Alerts),
+    /// Compare counters, ledger, Stripe and invoices; exits with 0 only if nothing differs.
+    #[command(after_help = EXIT_CODES)]
+    Reconcile(Reconcile),
+    /// Billing periods.
+    #[command(subcommand)]
+    Period(PeriodCommand),
+    /// What only the operator can settle between the ledger and Stripe.
+    #[command(subcommand)]
+    Stripe(StripeCommand),
+    /// Dead-letter queues.
+    #[command(subcommand)]
+    Events(Events),
+    /// Counter items.
+    #[command(subcommand)]
+    Counters(CountersCommand),
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Tiers {
+    /// Report every mistake of the file at once.
+    #[command(after_help = EXIT_CODES)]
+    Check(TiersFile),
+    /// Say what the file changes, and what Stripe lacks; exits with 2 if anything is pending.
+    #[command(after_help = EXIT_CODES)]
+    Diff(TiersFile),
+    /// Make what Stripe lacks, then store the catalog. Nothing is ever deleted.
+    #[command(after_help = EXIT_CODES)]
+    Apply {
+        #[command(flatten)]
+        file: TiersFile,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct TiersFile {
+    /// The file.
+    #[arg(default_value = "tiers.yaml")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct DryRun {
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Customers {
+    /// Sell a tier to a new customer.
+    #[command(after_help = EXIT_CODES)]
+    Add(AddCustomer),
+    /// Show a customer.
+    Show {
+        /// The customer's id.
+        id: CustomerArg,
+    },
+    /// List all customers.
+    List,
+    /// Sell another tier, or the newest catalog's version of the same one.
+    #[command(after_help = EXIT_CODES)]
+    SetTier {
+        /// The customer's id.
+        id: CustomerArg,
+        /// The tier.
+        tier: String,
+        /// At the end of the billing period instead of now.
+        #[arg(long)]
+        at_period_end: bool,
+        /// The catalog's version; without it, the newest.
+        #[arg(long)]
+        catalog: Option<u64>,
+        /// What is agreed, as JSON; without it, what is agreed already if the tier stays the same.
+        #[arg(long, value_name = "FILE")]
+        r#override: Option<PathBuf>,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// End the subscription: what is used is reported first.
+    Cancel {
+        /// The customer's id.
+        id: CustomerArg,
+        /// At the end of the billing period instead of now.
+        #[arg(long)]
+        at_period_end: bool,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Give units for the present billing period.
+    Grant {
+        /// The customer's id.
+        id: CustomerArg,
+        /// How many units.
+        #[arg(value_parser = units)]
+        units: u64,
+        /// The meter.
+        #[arg(long, default_value = farebox_core::tiers::DEFAULT_METER)]
+        meter: String,
+        /// Names the grant: giving the same one again changes nothing. Without it, each call gives anew.
+        #[arg(long = "id", value_name = "GRANT")]
+        grant: Option<String>,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Set the most that usage may cost in a billing period, or take that cap away.
+    Cap {
+        /// The customer's id.
+        id: CustomerArg,
+        /// The amount in the tier's currency (`100`, `99.50`), or `none`.
+        amount: String,
+        /// The meter.
+        #[arg(long, default_value = farebox_core::tiers::DEFAULT_METER)]
+        meter: String,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Refuse every request, from the next one on.
+    Suspend {
+        /// The customer's id.
+        id: CustomerArg,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Let a suspended customer in again.
+    Resume {
+        /// The customer's id.
+        id: CustomerArg,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Change where alerts go. An empty value takes an address away.
+    Contact {
+        /// The customer's id.
+        id: CustomerArg,
+        /// Where mail goes.
+        #[arg(long)]
+        email: Option<String>,
+        /// The https address that is called.
+        #[arg(long)]
+        webhook: Option<String>,
+        /// Sign calls with a new secret, shown once; the one before stays valid until the next rotation.
+        #[arg(long)]
+        rotate_webhook_secret: bool,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AddCustomer {
+    /// The customer's id: 1 to 64 letters, digits, '_', '-' or '.'.
+    pub(crate) id: CustomerArg,
+    /// The tier.
+    #[arg(long)]
+    pub(crate) tier: String,
+    /// The name that people know; without it, the id.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where alerts and Stripe's mail go.
+    #[arg(long)]
+    pub(crate) email: Option<String>,
+    /// The https address that is called with alerts; its signing secret is shown once.
+    #[arg(long)]
+    pub(crate) webhook: Option<String>,
+    /// Days of trial in place of the tier's.
+    #[arg(long)]
+    pub(crate) trial_days: Option<u32>,
+    /// What is agreed with this customer, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) r#override: Option<PathBuf>,
+    /// Issue a key at once, shown once.
+    #[arg(long)]
+    pub(crate) key: bool,
+    #[command(flatten)]
+    pub(crate) brand: Brand,
+    #[command(flatten)]
+    pub(crate) trial: DryRun,
+}
+
+#[derive(Args)]
+pub(crate) struct Brand {
+    /// What stands in front of keys: a lower-case letter and up to 15 more or digits.
+    #[arg(long, default_value = "fb", env = "FAREBOX_KEY_BRAND")]
+    pub(crate) brand: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Keys {
+    /// Issue a key. It is shown once, alone on stdout.
+    Issue {
+        /// The customer's id.
+        customer: CustomerArg,
+        /// What its owner calls it.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// A route that it opens (`GET /v1/*`), several times for several; without it, all of the tier's.
+        #[arg(long)]
+        scope: Vec<Pattern>,
+        /// When it expires: `90d`, or a date like 2027-01-31.
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<String>,
+        /// A test key.
+        #[arg(long)]
+        test: bool,
+        #[command(flatten)]
+        brand: Brand,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Issue a key in place of another one, which stays valid for a while.
+    Rotate {
+        /// The key's hash, the beginning of it (8 digits or more), or its prefix as `keys list` shows it.
+        key: String,
+        /// How long the old one stays valid: `24h`, `30min`, `7d`, `0`.
+        #[arg(long, default_value = "24h", value_parser = duration_s)]
+        grace: u64,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// Refuse a key, from the next request on and for ever.
+    Revoke {
+        /// The key's hash, the beginning of it (8 digits or more), or its prefix as `keys list` shows it.
+        key: String,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// List a customer's keys.
+    List {
+        /// The customer's id.
+        customer: CustomerArg,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Usage {
+    /// Units, what is included, what it costs so far, and the limits.
+    Show {
+        /// The customer's id.
+        customer: CustomerArg,
+        /// `current`, `previous`, or a date within the billing period.
+        #[arg(long, default_value = "current")]
+        period: String,
+    },
+    /// Who uses most in the present billing period.
+    Top {
+        /// How many.
+        #[arg(short, default_value_t = 10)]
+        n: usize,
+    },
+    /// Follow counters and ledger rows until Ctrl-C. Without a customer both tables are scanned each time.
+    Tail {
+        /// The customer's id.
+        customer: Option<CustomerArg>,
+        /// Seconds between two looks.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        every: u64,
+        /// Stop after so many looks.
+        #[arg(long, hide = true)]
+        looks: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Alerts {
+    /// Send an alert through the queue, as it is now: to a customer, or to the operator.
+    Test {
+        /// The customer's id.
+        #[arg(required_unless_present = "operator", conflicts_with = "operator")]
+        customer: Option<CustomerArg>,
+        /// To the operator's topic.
+        #[arg(long)]
+        operator: bool,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+    /// List a customer's alerts and what became of each.
+    List {
+        /// The customer's id.
+        customer: CustomerArg,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Reconcile {
+    /// The customer's id; without it, everybody: then rows are asked for one by one only where a sum is off.
+    pub(crate) customer: Option<CustomerArg>,
+    /// `current`, `previous`, or a date within the billing period. With --invoice the default is `previous`.
+    #[arg(long)]
+    pub(crate) period: Option<String>,
+    /// Compare the invoice too: quantities, and the amount that the terms come to.
+    #[arg(long)]
+    pub(crate) invoice: bool,
+    /// Show every row, not only those with something to say.
+    #[arg(long)]
+    pub(crate) rows: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PeriodCommand {
+    /// Report everything of a customer's ended billing periods to Stripe, due or not.
+    #[command(after_help = EXIT_CODES)]
+    Close {
+        /// The customer's id.
+        customer: CustomerArg,
+        /// Up to now, not only to the start of the present period.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum StripeCommand {
+    /// Settle parked rows: delivered if Stripe has exactly their value, sent again if it has nothing.
+    #[command(after_help = EXIT_CODES)]
+    Repair {
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Events {
+    /// Send dead letters back to their queue. What can't be read stays, and is counted but not quoted.
+    #[command(after_help = EXIT_CODES)]
+    Replay {
+        /// Which queue; without it, both.
+        #[arg(long)]
+        queue: Option<QueueName>,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum QueueName {
+    /// Usage messages.
+    Usage,
+    /// Alerts.
+    Alerts,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CountersCommand {
+    /// Bring a counter item that came back from a backup into service.
+    Restore {
+        /// The customer's id.
+        customer: CustomerArg,
+        /// Which of the customer's counter items, from 0.
+        shard: u32,
+        #[command(flatten)]
+        trial: DryRun,
+    },
+}
+
+/// A customer's id as an argument.
+#[derive(Clone, Debug)]
+pub(crate) struct CustomerArg(pub(crate) CustomerId);
+
+impl std::str::FromStr for CustomerArg {
+    type Err = farebox_core::id::BadId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.to_owned().try_into().map(Self)
+    }
+}
+
+/// A count of units: `1000`, `1_000`.
+fn units(text: &str) -> Result<u64, String> {
+    match text.replace(['_', ','], "").parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of units, at least 1".to_owned()),
+        Ok(units) if units > farebox_core::message::UNITS_MAX => Err("at most 15 digits".to_owned()),
+        Ok(units) => Ok(units),
+    }
+}
+
+/// A duration in seconds: `24h`, `30min`, `7d`, `90s`, `0`.
+pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a duration like 24h, 30min, 7d or 0".to_owned();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_s: u64 = match unit {
+        "" if number == 0 => 0,
+        "s" => 1,
+        "min" | "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit_s)
+        .filter(|&s| s <= 3_660 * 86_400)
+        .ok_or_else(wrong)
+}

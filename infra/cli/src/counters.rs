@@ -1,0 +1,38 @@
+//! `farebox counters`: a counter item that came back from a backup.
+
+use farebox_aws::counters::key;
+use serde_json::json;
+
+use crate::{
+    arguments::CountersCommand,
+    failure::{Done, Failure},
+    keys::would,
+    reach::Reach,
+    show::Out,
+};
+
+pub(crate) async fn run(command: CountersCommand, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let CountersCommand::Restore { customer, shard, trial } = command;
+    let id = customer.0;
+    reach.customer(&id).await?;
+    let none = || Failure::NotFound(format!("there is no counter item {shard} of customer {id}"));
+    let item = reach.control.counters.read(&key(&id, shard)).await?.ok_or_else(none)?;
+    let buckets = item.units.keys().filter(|name| name.starts_with('u')).count();
+    if trial.dry_run {
+        let old = &item.generation;
+        let what = format!(
+            "fold {buckets} buckets of generation {old} into the ledger, then give item {shard} of {id} a new one"
+        );
+        return would(out, &what);
+    }
+    let new = reach.control.restore_counter(&id, shard, reach.now()).await?;
+    let value =
+        json!({ "customer": id, "shard": shard, "old": item.generation, "generation": new, "folded_buckets": buckets });
+    out.show(&value, || {
+        format!(
+            "Item {shard} of {id} serves as generation {new}; {buckets} buckets of {} are in the ledger.",
+            item.generation
+        )
+    })?;
+    Ok(Done::Well)
+}

@@ -1,0 +1,531 @@
+//! `farebox customers`: who pays, and for what.
+
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use farebox_aws::{control::NewKey, random};
+use farebox_billing::{Offer, Sale, When};
+use farebox_core::{
+    account::{Contact, Customer, Standing, WebhookSecret},
+    id::CustomerId,
+    key::Mode,
+    money::Money,
+    tiers::Overrides,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::{AddCustomer, Customers},
+    failure::{Done, Failure},
+    keys::{show_issued, would},
+    reach::Reach,
+    show::{Out, count, time},
+    tiers::read,
+};
+
+/// While a secret is replaced there are two.
+const SECRETS_MAX: usize = 2;
+
+pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    match command {
+        Customers::Add(new) => add(new, reach, out).await,
+        Customers::Show { id } => {
+            let customer = reach.customer(&id.0).await?;
+            show(&customer, reach, out)
+        }
+        Customers::List => list(reach, out).await,
+        Customers::SetTier {
+            id,
+            tier,
+            at_period_end,
+            catalog,
+            r#override,
+            trial,
+        } => {
+            let customer = reach.customer(&id.0).await?;
+            let offer = offer(&customer, tier, catalog, r#override.as_deref(), at_period_end, reach).await?;
+            let terms = reach
+                .control
+                .terms_of(offer.catalog, &offer.tier, &offer.overrides)
+                .await?;
+            if trial.dry_run {
+                let now = reach.now().s();
+                let what = format!(
+                    "sell {} {} (catalog {}, {}) {}, in place of {}",
+                    id.0,
+                    offer.tier,
+                    offer.catalog,
+                    terms.plan(),
+                    from(&customer, offer.when, now),
+                    customer.phase_at(now).plan
+                );
+                return would(out, &what);
+            }
+            let changed = reach.books().await?.change_tier(&id.0, offer).await?;
+            show(&changed, reach, out)
+        }
+        Customers::Cancel {
+            id,
+            at_period_end,
+            trial,
+        } => {
+            let customer = reach.customer(&id.0).await?;
+            let when = when(at_period_end);
+            if trial.dry_run {
+                let from = from(&customer, when, reach.now().s());
+                return would(out, &format!("end the subscription of {} {from}", id.0));
+            }
+            let changed = reach.books().await?.cancel(&id.0, when).await?;
+            show(&changed, reach, out)
+        }
+        Customers::Grant {
+            id,
+            units,
+            meter,
+            grant,
+            trial,
+        } => {
+            reach.customer(&id.0).await?;
+            if trial.dry_run {
+                return would(out, &format!("give {} {units} units of {meter}", id.0));
+            }
+            let grant = match grant {
+                Some(grant) => grant,
+                None => format!("cli-{}", random::token()?),
+            };
+            let changed = reach.books().await?.grant(&id.0, &meter, units, &grant).await?;
+            let granted = changed.granted(&meter, reach.now().s());
+            let value = json!({ "customer": id.0, "grant": grant, "meter": meter, "granted_in_period": granted });
+            out.show(&value, || {
+                format!(
+                    "{} has {granted} given units of {meter} in this billing period (grant {grant}).",
+                    id.0
+                )
+            })?;
+            Ok(Done::Well)
+        }
+        Customers::Cap {
+            id,
+            amount,
+            meter,
+            trial,
+        } => {
+            let customer = reach.customer(&id.0).await?;
+            let currency = reach.control.terms(&customer, reach.now()).await?.currency;
+            let cap = match amount.as_str() {
+                "none" => None,
+                amount => Some(
+                    Money::from_decimal(amount.trim_start_matches('$'), currency).map_err(|problem| {
+                        Failure::usage(format!(
+                            "{amount:?} {problem}: write an amount of {currency} like 99.50, or none"
+                        ))
+                    })?,
+                ),
+            };
+            let shown = cap.map_or("no cap".to_owned(), |cap| cap.display(currency));
+            if trial.dry_run {
+                return would(out, &format!("set {} to {shown} on {meter}", id.0));
+            }
+            reach.books().await?.cap(&id.0, &meter, cap).await?;
+            let value = json!({ "customer": id.0, "meter": meter, "cap": cap, "currency": currency });
+            out.show(&value, || {
+                format!("{}: {shown} on {meter}, from the next request on.", id.0)
+            })?;
+            Ok(Done::Well)
+        }
+        Customers::Suspend { id, trial } => suspend(&id.0, true, trial.dry_run, reach, out).await,
+        Customers::Resume { id, trial } => suspend(&id.0, false, trial.dry_run, reach, out).await,
+        Customers::Contact {
+            id,
+            email,
+            webhook,
+            rotate_webhook_secret,
+            trial,
+        } => {
+            let change = ContactChange {
+                email,
+                webhook,
+                rotate: rotate_webhook_secret,
+            };
+            contact(&id.0, change, trial.dry_run, reach, out).await
+        }
+    }
+}
+
+async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let id = new.id.0;
+    let catalog = newest(reach).await?;
+    let overrides = new
+        .r#override
+        .as_deref()
+        .map(agreement)
+        .transpose()?
+        .unwrap_or_default();
+    let terms = reach.control.terms_of(catalog, &new.tier, &overrides).await?;
+    if reach.control.accounts.customer(&id).await?.is_some() {
+        return Err(Failure::Failed(format!(
+            "customer {id} exists already: see `farebox customers show {id}`, or change it with `farebox customers set-tier`"
+        )));
+    }
+    let mut contact = Contact {
+        email: new.email.map(|email| address(&email)).transpose()?,
+        webhook: new.webhook.map(|url| https(&url)).transpose()?,
+        webhook_secrets: Vec::new(),
+    };
+    if new.trial.dry_run {
+        let price = terms.price.amount.display(terms.currency);
+        return would(
+            out,
+            &format!(
+                "sell {id} {} (catalog {catalog}, {}) for {price} a {}",
+                new.tier,
+                terms.plan(),
+                terms.price.interval
+            ),
+        );
+    }
+    if contact.webhook.is_some() {
+        contact.webhook_secrets.push(secret()?);
+    }
+    let shown_once = contact.webhook_secrets.first().cloned();
+    let sale = Sale {
+        id: id.clone(),
+        name: new.name.unwrap_or_else(|| id.to_string()),
+        tier: new.tier,
+        catalog,
+        overrides,
+        contact,
+        trial_days: new.trial_days,
+    };
+    let customer = reach.books().await?.sell(sale).await?;
+    let mut value = record(&customer);
+    if let Some(secret) = &shown_once {
+        value["webhook_secret"] = json!(secret.reveal());
+    }
+    let mut issued = None;
+    if new.key {
+        let key = NewKey {
+            brand: new.brand.brand,
+            mode: Mode::Live,
+            name: "first key".to_owned(),
+            scopes: Vec::new(),
+            expires: None,
+        };
+        let key = reach.control.issue_key(&id, key, reach.now()).await?;
+        value["key"] = json!(key.key.reveal());
+        issued = Some(key);
+    }
+    if out.is_json {
+        out.show(&value, String::new)?;
+        return Ok(Done::Well);
+    }
+    let phase = customer.phase_at(reach.now().s());
+    let text = |id: &Option<String>| id.clone().unwrap_or_default();
+    let told = format!(
+        "{id} is sold {} ({}) for {} a {}.\nStripe: customer {}, subscription {}.\nBilling period: {} to {}.",
+        phase.tier,
+        phase.plan,
+        terms.price.amount.display(terms.currency),
+        terms.price.interval,
+        text(&customer.stripe_customer),
+        text(&customer.stripe_subscription),
+        time(customer.cycle.current.start),
+        time(customer.cycle.current.end)
+    );
+    match &issued {
+        // The key stays alone on stdout.
+        Some(_) => eprintln!("{told}"),
+        None => out.line(&told)?,
+    }
+    if let Some(secret) = &shown_once {
+        eprintln!("Calls to the webhook are signed with a secret that is shown once:");
+        out.line(secret.reveal())?;
+    }
+    match issued {
+        Some(issued) => show_issued(&issued, out),
+        None => Ok(Done::Well),
+    }
+}
+
+async fn offer(
+    customer: &Customer,
+    tier: String,
+    catalog: Option<u64>,
+    r#override: Option<&Path>,
+    at_period_end: bool,
+    reach: &Reach,
+) -> Result<Offer, Failure> {
+    let catalog = match catalog {
+        Some(catalog) => catalog,
+        None => newest(reach).await?,
+    };
+    if reach.control.accounts.catalog(catalog).await?.is_none() {
+        let newest = newest(reach).await?;
+        return Err(Failure::NotFound(format!(
+            "there is no catalog {catalog}; the newest is {newest}"
+        )));
+    }
+    let phase = customer.phase_at(reach.now().s());
+    let overrides = match r#override {
+        Some(file) => agreement(file)?,
+        None if phase.tier == tier => phase.overrides.clone(),
+        None => Overrides::default(),
+    };
+    Ok(Offer {
+        tier,
+        catalog,
+        overrides,
+        when: when(at_period_end),
+    })
+}
+
+fn when(at_period_end: bool) -> When {
+    if at_period_end { When::PeriodEnd } else { When::Now }
+}
+
+fn from(customer: &Customer, when: When, now_s: u64) -> String {
+    match when {
+        When::Now => "now".to_owned(),
+        When::PeriodEnd => format!("on {}", time(customer.cycle.period_at(now_s).end)),
+    }
+}
+
+async fn newest(reach: &Reach) -> Result<u64, Failure> {
+    match reach.control.accounts.newest_catalog().await? {
+        0 => Err(Failure::NotFound(
+            "no tiers are sold yet: farebox tiers apply".to_owned(),
+        )),
+        version => Ok(version),
+    }
+}
+
+/// What is agreed with a customer, as JSON. Errors name the place and the field, as serde says them.
+fn agreement(file: &Path) -> Result<Overrides, Failure> {
+    serde_json::from_str(&read(file)?).map_err(|problem| {
+        Failure::Failed(format!(
+            "{}: {problem}. Expected JSON with some of price, included, limits, overage, at_quota, spend_cap, alert_percents and \
+             past_due, as in {{\"price\": {{\"amount\": 99900, \"interval\": \"month\"}}, \"included\": {{\"api_calls\": 1000000}}, \
+             \"limits\": [{{\"units\": 1000, \"window_ms\": 60000}}]}}",
+            file.display()
+        ))
+    })
+}
+
+async fn suspend(id: &CustomerId, to: bool, is_trial: bool, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    reach.customer(id).await?;
+    let verb = if to { "suspend" } else { "resume" };
+    if is_trial {
+        return would(out, &format!("{verb} {id}"));
+    }
+    let changed = reach
+        .control
+        .change(id, reach.now(), |customer| {
+            customer.is_suspended = to;
+            Ok(())
+        })
+        .await?;
+    out.show(&record(&changed), || match to {
+        true => format!("{id} is refused from the next request on; Stripe goes on to bill the subscription."),
+        false => format!("{id} is let in from the next request on."),
+    })?;
+    Ok(Done::Well)
+}
+
+struct ContactChange {
+    email: Option<String>,
+    webhook: Option<String>,
+    rotate: bool,
+}
+
+async fn contact(
+    id: &CustomerId,
+    change: ContactChange,
+    is_trial: bool,
+    reach: &Reach,
+    out: Out,
+) -> Result<Done, Failure> {
+    let before = reach.customer(id).await?;
+    if change.email.is_none() && change.webhook.is_none() && !change.rotate {
+        return Err(Failure::usage(
+            "nothing to change: give --email, --webhook or --rotate-webhook-secret",
+        ));
+    }
+    let given = |text: Option<String>| text.map(|text| Some(text).filter(|text| !text.is_empty()));
+    let email = given(change.email)
+        .map(|email| email.map(|email| address(&email)).transpose())
+        .transpose()?;
+    let webhook = given(change.webhook)
+        .map(|url| url.map(|url| https(&url)).transpose())
+        .transpose()?;
+    let is_first = matches!(webhook, Some(Some(_))) && before.contact.webhook_secrets.is_empty();
+    let new_secret = if change.rotate || is_first {
+        Some(secret()?)
+    } else {
+        None
+    };
+    if is_trial {
+        return would(out, &format!("change where alerts of {id} go"));
+    }
+    let changed = reach
+        .control
+        .change(id, reach.now(), |customer| {
+            let contact = &mut customer.contact;
+            if let Some(email) = &email {
+                contact.email.clone_from(email);
+            }
+            if let Some(webhook) = &webhook {
+                contact.webhook.clone_from(webhook);
+            }
+            if let Some(secret) = &new_secret {
+                contact.webhook_secrets.insert(0, secret.clone());
+                contact.webhook_secrets.truncate(SECRETS_MAX);
+            }
+            Ok(())
+        })
+        .await?;
+    let mut value = record(&changed);
+    if let Some(secret) = &new_secret {
+        value["webhook_secret"] = json!(secret.reveal());
+        if !out.is_json {
+            eprintln!("Calls to the webhook are signed with a secret that is shown once:");
+            return out.line(secret.reveal()).map(|()| Done::Well);
+        }
+    }
+    out.show(&value, || {
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
+        let Contact { email, webhook, .. } = &changed.contact;
+        format!(
+            "{id}: mail goes to {}, calls go to {}.",
+            or_none(email),
+            or_none(webhook)
+        )
+    })?;
+    Ok(Done::Well)
+}
+
+fn secret() -> Result<WebhookSecret, Failure> {
+    let random: [u8; 32] = random::bytes()?;
+    Ok(WebhookSecret::new(format!("whsec_{}", STANDARD.encode(random))))
+}
+
+fn address(text: &str) -> Result<String, Failure> {
+    let is_fine =
+        |(name, host): (&str, &str)| !name.is_empty() && host.contains('.') && !text.contains(char::is_whitespace);
+    match text.rsplit_once('@').is_some_and(is_fine) {
+        true => Ok(text.to_owned()),
+        false => Err(Failure::usage(format!("{text:?} is not a mail address"))),
+    }
+}
+
+fn https(url: &str) -> Result<String, Failure> {
+    let is_fine = |url: &http::Uri| url.scheme_str() == Some("https") && url.host().is_some();
+    match url.parse::<http::Uri>().is_ok_and(|url| is_fine(&url)) {
+        true => Ok(url.to_owned()),
+        false => Err(Failure::usage(format!("{url:?} is not an https:// address"))),
+    }
+}
+
+/// The record without its secrets.
+pub(crate) fn record(customer: &Customer) -> Value {
+    let mut contact = customer.contact.clone();
+    let secrets = contact.webhook_secrets.len();
+    contact.webhook_secrets.clear();
+    let without = Customer {
+        contact,
+        ..customer.clone()
+    };
+    // A record of ours has only text keys.
+    let mut value = serde_json::to_value(&without).unwrap_or_default();
+    value["contact"]["webhook_secrets"] = json!(secrets);
+    value
+}
+
+fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let now = reach.now().s();
+    out.show(&record(customer), || {
+        let (phase, period) = (customer.phase_at(now), customer.cycle.period_at(now));
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        let mut lines = vec![
+            ("customer", format!("{} ({})", customer.id, customer.name)),
+            (
+                "tier",
+                format!("{} ({}, catalog {})", phase.tier, phase.plan, phase.catalog),
+            ),
+            ("standing", standing(customer, now)),
+            ("period", format!("{} to {}", time(period.start), time(period.end))),
+            ("stripe customer", or_none(&customer.stripe_customer)),
+            ("subscription", or_none(&customer.stripe_subscription)),
+            ("mail", or_none(&customer.contact.email)),
+            ("webhook", or_none(&customer.contact.webhook)),
+        ];
+        if let Some(next) = customer.phase_after(now) {
+            lines.insert(
+                2,
+                (
+                    "then",
+                    format!("{} ({}) from {}", next.tier, next.plan, time(next.from)),
+                ),
+            );
+        }
+        if let Some(ends) = customer.ends {
+            lines.push(("ends", time(ends)));
+        }
+        for grant in customer.grants.iter().filter(|grant| period.contains(grant.period)) {
+            lines.push((
+                "given",
+                format!("{} units of {} ({})", grant.units, grant.meter, grant.id),
+            ));
+        }
+        let lines: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<16}{value}")).collect();
+        lines.join("\n")
+    })?;
+    Ok(Done::Well)
+}
+
+/// How a customer stands, in a few words.
+fn standing(customer: &Customer, now_s: u64) -> String {
+    if customer.is_suspended {
+        return "suspended".to_owned();
+    }
+    if customer.ends.is_some_and(|ends| ends <= now_s) {
+        return "ended".to_owned();
+    }
+    match customer.standing {
+        Standing::Good => "good".to_owned(),
+        Standing::PastDue { since } => format!("past due since {}", time(since)),
+        Standing::Unpaid => "unpaid".to_owned(),
+        Standing::Incomplete => "incomplete".to_owned(),
+        Standing::Paused => "paused".to_owned(),
+        Standing::Ended => "ended".to_owned(),
+    }
+}
+
+async fn list(reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let customers = reach.control.accounts.customers().await?;
+    let now = reach.now().s();
+    let value: Vec<Value> = customers.iter().map(record).collect();
+    out.show(&value, || {
+        if customers.is_empty() {
+            return "There are no customers yet: farebox customers add ID --tier TIER".to_owned();
+        }
+        let row = |customer: &Customer| {
+            let phase = customer.phase_at(now);
+            vec![
+                customer.id.to_string(),
+                customer.name.clone(),
+                phase.tier.clone(),
+                phase.plan.to_string(),
+                standing(customer, now),
+                time(customer.cycle.period_at(now).end),
+            ]
+        };
+        let rows = customers.iter().map(row).collect();
+        let table = out.table(
+            &["customer", "name", "tier", "plan", "standing", "period ends"],
+            6,
+            rows,
+        );
+        format!("{table}\n{}", count(customers.len(), "customer"))
+    })?;
+    Ok(Done::Well)
+}

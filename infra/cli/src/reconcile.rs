@@ -1,0 +1,142 @@
+//! `farebox reconcile`: counter, ledger, Stripe and invoice, compared.
+
+use farebox_billing::{Asked, Reconciliation, RowCheck, SumCheck};
+use serde_json::json;
+
+use crate::{
+    arguments::Reconcile,
+    failure::{Done, Failure},
+    period_of,
+    reach::Reach,
+    show::{Out, count, time},
+};
+
+pub(crate) async fn run(options: Reconcile, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let (customers, is_single) = match &options.customer {
+        Some(id) => (vec![reach.customer(&id.0).await?], true),
+        None => (reach.control.accounts.customers().await?, false),
+    };
+    let default = if options.invoice { "previous" } else { "current" };
+    let name = options.period.as_deref().unwrap_or(default);
+    let reconciler = reach.books().await?.reconciler().await?;
+    let asked = Asked {
+        each_row: is_single,
+        invoice: options.invoice,
+    };
+    let mut found = Vec::new();
+    for customer in &customers {
+        let period = period_of(customer, name, reach.now().s())?;
+        found.push(reconciler.customer(customer, period, asked).await?);
+    }
+    let difference: u64 = found.iter().map(|one| one.difference).sum();
+    let pending: u64 = found.iter().map(|one| one.pending).sum();
+    let problems: usize = found.iter().map(|one| one.problems.len()).sum();
+    let value = json!({ "difference": difference, "pending": pending, "problems": problems, "customers": found });
+    out.show(&value, || {
+        let end = match (difference, problems) {
+            (0, 0) if pending == 0 => "Counter, ledger and Stripe agree: difference 0.".to_owned(),
+            (0, 0) => format!("Difference 0; {} on their way.", units(pending)),
+            (0, n) => out.bad(&format!("Difference 0, but {}.", count(n, "problem"))),
+            (n, _) => out.bad(&format!("THE COUNTS DO NOT AGREE: difference {}.", units(n))),
+        };
+        format!("{}\n{end}", text(&found, options.rows, out))
+    })?;
+    let agrees = found.iter().all(Reconciliation::agrees);
+    Ok(if agrees { Done::Well } else { Done::Differs })
+}
+
+fn units(n: u64) -> String {
+    match n {
+        1 => "1 unit".to_owned(),
+        n => format!("{n} units"),
+    }
+}
+
+fn text(found: &[Reconciliation], all_rows: bool, out: Out) -> String {
+    let has_invoice = found.iter().flat_map(|one| &one.sums).any(|sum| sum.invoice.is_some());
+    let mut header = vec![
+        "customer",
+        "plan",
+        "meter",
+        "counted",
+        "in ledger",
+        "given",
+        "reported",
+        "in Stripe",
+    ];
+    if has_invoice {
+        header.push("invoiced");
+    }
+    header.extend(["on its way", "difference"]);
+    let rows = found.iter().flat_map(|one| one.sums.iter().map(move |sum| (one, sum)));
+    let rows: Vec<Vec<String>> = rows.map(|(one, sum)| row(one, sum, has_invoice)).collect();
+    let mut parts = vec![match rows.is_empty() {
+        true => "Nothing was used.".to_owned(),
+        false => out.table(&header, 3, rows),
+    }];
+    for one in found {
+        let told = one
+            .rows
+            .iter()
+            .filter(|row| all_rows || row.note.is_some() || row.difference > 0);
+        let rows: Vec<Vec<String>> = told.map(bucket).collect();
+        if !rows.is_empty() {
+            let header = [
+                "bucket",
+                "meter",
+                "state",
+                "what there is to say",
+                "units",
+                "value",
+                "in Stripe",
+                "difference",
+            ];
+            parts.push(format!(
+                "\n{}, {} to {}:",
+                one.customer,
+                time(one.period.start),
+                time(one.period.end)
+            ));
+            parts.push(out.table(&header, 4, rows));
+        }
+        let notes = one
+            .sums
+            .iter()
+            .filter_map(|sum| Some(format!("{} {}: {}", one.customer, sum.meter, sum.note.as_ref()?)));
+        parts.extend(notes.map(|note| out.waits(&note)));
+        parts.extend(
+            one.problems
+                .iter()
+                .map(|problem| out.bad(&format!("{}: {problem}", one.customer))),
+        );
+    }
+    parts.join("\n")
+}
+
+fn row(one: &Reconciliation, sum: &SumCheck, has_invoice: bool) -> Vec<String> {
+    let mut cells = vec![one.customer.to_string(), sum.plan.to_string(), sum.meter.clone()];
+    cells.extend([sum.counted, sum.units, sum.credit, sum.reported, sum.in_stripe].map(|n| n.to_string()));
+    if has_invoice {
+        cells.push(
+            sum.invoice
+                .as_ref()
+                .map_or("–".to_owned(), |invoice| invoice.quantity.to_string()),
+        );
+    }
+    cells.extend([sum.pending, sum.difference].map(|n| n.to_string()));
+    cells
+}
+
+fn bucket(row: &RowCheck) -> Vec<String> {
+    let or_dash = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
+    vec![
+        time(row.bucket),
+        row.meter.clone(),
+        row.state.unwrap_or("none").to_owned(),
+        row.note.clone().unwrap_or_default(),
+        row.counted.unwrap_or(row.units).max(row.units).to_string(),
+        or_dash(row.value),
+        or_dash(row.in_stripe),
+        row.difference.to_string(),
+    ]
+}
