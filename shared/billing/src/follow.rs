@@ -382,8 +382,10 @@ fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -
         if is_same(customer.phase_at(now_s), &offered) {
             customer.drop_change_ahead(now_s);
         } else {
+            // Late as we may be, an offer for the start of the running period began there. One for an earlier period came to
+            // nothing then: what it costs holds from now on.
             let from = match offered.from {
-                0 => now_s.max(sold_at),
+                from if from < customer.cycle.current.start => now_s.max(sold_at),
                 from => from,
             };
             let offered = Phase { from, ..offered };

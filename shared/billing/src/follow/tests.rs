@@ -167,6 +167,17 @@ fn an_offer_begins_when_it_was_offered_for() {
     }
 }
 
+/// Units of the past must not change their price because of an offer that nobody took up in time.
+#[test]
+fn an_offer_of_a_past_period_begins_now() {
+    for (offered_from, begins) in [(MONTH.start, MONTH.start), (MONTH.start - DAY, NOW)] {
+        let mut seen = customer();
+        seen.offered = Some(phase("scale", offered_from));
+        let (begun, _) = agree(&seen, &subscription("scale"), Some(&sold("scale")), None, NOW);
+        assert_eq!(begun.phases, [phase("pro", 0), phase("scale", begins)]);
+    }
+}
+
 #[test]
 fn what_holds_already_is_offered_to_take_back_a_change_ahead() {
     let mut seen = customer();
