@@ -55,7 +55,10 @@ mod tests {
         assert_ne!(key(&a, "cs_test_1"), key(&a, "cs_test_2"));
         assert_ne!(key(&a, "cs_test_1"), key(&b, "cs_test_1"));
         // It must never change: a key that was shown must be the one that is stored.
-        assert_eq!(key(&a, "cs_test_1"), "fb_test_XrwljvJIbr5gpqWmYrBh1hZiMtBDcBXytQJGjyPpQi30DqYk4");
+        assert_eq!(
+            key(&a, "cs_test_1"),
+            "fb_test_XrwljvJIbr5gpqWmYrBh1hZiMtBDcBXytQJGjyPpQi30DqYk4"
+        );
     }
 
     #[test]
