@@ -12,6 +12,9 @@ pub struct Config {
     pub usage_queue_url: String,
     /// `FORBIDDEN_STATUS_403`: `true` to answer 403 where a route is not in the tier; `false` or absent for 401.
     pub forbidden_403: bool,
+    /// `USAGE_IDENTIFIER_KEY`: the key of the usage plan that admitted requests run under; needed for 403, as the API then takes
+    /// keys from its authorizer.
+    pub usage_identifier_key: Option<String>,
     /// What Lambda itself sets.
     pub aws: Settings,
 }
@@ -27,15 +30,21 @@ impl Config {
                 .filter(|value| !value.is_empty())
                 .ok_or_else(|| format!("{name} is not set"))
         };
+        let forbidden_403 = match read("FORBIDDEN_STATUS_403").as_deref() {
+            None | Some("" | "false") => false,
+            Some("true") => true,
+            Some(_) => return Err("FORBIDDEN_STATUS_403 must be true or false".to_owned()),
+        };
+        let usage_identifier_key = read("USAGE_IDENTIFIER_KEY").filter(|key| !key.is_empty());
+        if forbidden_403 && usage_identifier_key.is_none() {
+            return Err("USAGE_IDENTIFIER_KEY is not set, and with FORBIDDEN_STATUS_403 every request needs it".to_owned());
+        }
         Ok(Self {
             accounts_table: need("ACCOUNTS_TABLE")?,
             counters_table: need("COUNTERS_TABLE")?,
             usage_queue_url: need("USAGE_QUEUE_URL")?,
-            forbidden_403: match read("FORBIDDEN_STATUS_403").as_deref() {
-                None | Some("" | "false") => false,
-                Some("true") => true,
-                Some(_) => return Err("FORBIDDEN_STATUS_403 must be true or false".to_owned()),
-            },
+            forbidden_403,
+            usage_identifier_key,
             aws: Settings::from_env(read)?,
         })
     }

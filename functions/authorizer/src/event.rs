@@ -125,9 +125,10 @@ pub enum Response {
         policy_document: PolicyDocument,
         /// For the back end and the gateway's responses.
         context: HashMap<&'static str, String>,
-        /// Set to a key that does not exist where a REST API is to answer 403.
+        /// Set to a key that does not exist where a REST API is to answer 403; and, where it may, to the one that exists
+        /// where it is not.
         #[serde(skip_serializing_if = "Option::is_none")]
-        usage_identifier_key: Option<&'static str>,
+        usage_identifier_key: Option<String>,
     },
     /// For [`Format::Simple`].
     #[serde(rename_all = "camelCase")]
@@ -155,14 +156,34 @@ struct Statement {
     resource: String,
 }
 
+/// What the gateway is to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Let it through.
+    Allow,
+    /// Answer as the gateway's response for a denial says.
+    Deny,
+    /// Answer 403, by letting it through under a key that does not exist (REST APIs only; inferred from the documentation).
+    Forbid,
+}
+
 impl Response {
-    /// The answer to a request.
+    /// The answer to a request. Where the API takes keys from its authorizer (`apiKeySource: AUTHORIZER`), every request that is
+    /// let through needs one that exists
+    /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-api-key-source.html>).
     #[must_use]
-    pub fn new(request: &Request<'_>, allow: bool, principal: String, context: Context, forbid: bool) -> Self {
+    pub fn new(
+        request: &Request<'_>,
+        effect: Effect,
+        principal: String,
+        context: Context,
+        usage_identifier_key: Option<&str>,
+    ) -> Self {
+        let is_allowed = effect == Effect::Allow;
         let context = context.into_iter().collect();
         match request.format {
             Format::Simple => Response::Simple {
-                is_authorized: allow,
+                is_authorized: is_allowed,
                 context,
             },
             Format::Policy => Response::Policy {
@@ -171,12 +192,16 @@ impl Response {
                     version: "2012-10-17",
                     statement: [Statement {
                         action: "execute-api:Invoke",
-                        effect: if allow || forbid { "Allow" } else { "Deny" },
+                        effect: if effect == Effect::Deny { "Deny" } else { "Allow" },
                         resource: request.resource.to_owned(),
                     }],
                 },
                 context,
-                usage_identifier_key: forbid.then_some("farebox-forbidden"),
+                usage_identifier_key: match effect {
+                    Effect::Allow => usage_identifier_key.map(str::to_owned),
+                    Effect::Forbid => Some("farebox-forbidden".to_owned()),
+                    Effect::Deny => None,
+                },
             },
         }
     }

@@ -27,7 +27,7 @@ use farebox_core::{
 
 use cache::{Account, Cache, DenialKey, Held};
 pub use config::Config;
-pub use event::{Event, Format, PolicyDocument, Request, Response};
+pub use event::{Effect, Event, Format, PolicyDocument, Request, Response};
 use outbox::Outbox;
 
 /// Writes to the table for one decision: the first, and those that a wrong belief or a throttled table ask for.
@@ -52,6 +52,8 @@ pub struct Deps {
     pub queue: UsageQueue,
     /// Answer 403 instead of 401 where a route is not in the tier (REST APIs only).
     pub forbidden_403: bool,
+    /// The key of the usage plan that admitted requests run under, where the API takes keys from its authorizer.
+    pub usage_identifier_key: Option<String>,
 }
 
 /// What an environment counted since it started.
@@ -153,14 +155,15 @@ impl Authorizer {
         let key = key.and_then(|key| ApiKey::parse(key).ok()).ok_or(Unauthorized)?;
         let hash = key.hash();
         let principal = key.display_prefix().to_owned();
-        let (allow, context, forbid) = match self.decide(request, hash, now).await {
-            Verdict::Admitted(context) => (true, context, false),
-            Verdict::Denied(context) => (false, context, false),
-            Verdict::Forbidden(context) if request.format == Format::Simple => (false, context, false),
-            Verdict::Forbidden(context) if self.deps.forbidden_403 => (false, context, true),
+        let (effect, context) = match self.decide(request, hash, now).await {
+            Verdict::Admitted(context) => (Effect::Allow, context),
+            Verdict::Denied(context) => (Effect::Deny, context),
+            Verdict::Forbidden(context) if request.format == Format::Simple => (Effect::Deny, context),
+            Verdict::Forbidden(context) if self.deps.forbidden_403 => (Effect::Forbid, context),
             Verdict::Forbidden(_) | Verdict::Unauthorized => return Err(Unauthorized),
         };
-        Ok(Response::new(request, allow, principal, context, forbid))
+        let usage_key = self.deps.usage_identifier_key.as_deref();
+        Ok(Response::new(request, effect, principal, context, usage_key))
     }
 
     async fn decide(&self, request: &Request<'_>, hash: KeyHash, now: Timestamp) -> Verdict {

@@ -26,6 +26,7 @@ async fn main() -> Result<(), Error> {
         counters: CounterTable::new(clients.clone(), config.counters_table),
         queue: UsageQueue::new(clients, config.usage_queue_url),
         forbidden_403: config.forbidden_403,
+        usage_identifier_key: config.usage_identifier_key,
     }));
     authorizer.warm_up().await;
 

@@ -120,6 +120,7 @@ impl System {
                     counters: parts.counters.clone(),
                     queue: UsageQueue::new(services.clients.clone(), queues.usage.clone()),
                     forbidden_403: true,
+                    usage_identifier_key: None,
                 }))
             })
             .collect();
