@@ -7,6 +7,7 @@ pub mod account;
 pub mod admission;
 pub mod alert;
 pub mod answer;
+pub mod cost;
 pub mod counter;
 pub mod expression;
 pub mod id;
