@@ -18,7 +18,7 @@ PENDING_METRICS = {
     "unreported_age_hours", "parked_total", "stale_dropped_total", "row_errors_total", "sealed", "reported", "retried",
     "meter_errors_total",
 }
-PENDING_SECRETS = True  # nothing fetches a secret by its ARN yet
+PENDING_SECRETS = False
 
 
 def read(path):

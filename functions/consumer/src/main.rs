@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use farebox_aws::connect::{Clients, Settings};
+use farebox_aws::{
+    connect::{Clients, Settings},
+    secrets::{Environment, Wanted},
+};
 use farebox_consumer::{Config, Consumer, Deps};
 use farebox_core::time::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -14,9 +17,11 @@ async fn main() -> Result<(), Error> {
         .json()
         .with_max_level(tracing::Level::INFO)
         .init();
-    let read = |name: &str| std::env::var(name).ok();
-    let clients = Clients::new(&Settings::from_env(read)?);
-    let consumer = &Consumer::new(Deps::connect(Config::from_env(read)?, &clients, Arc::new(now))?);
+    let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+    let environment = Environment::fetch(&settings, &[Wanted::One("STRIPE_SECRET_KEY")]).await?;
+    let clients = Clients::new(&settings);
+    let config = Config::from_env(|name| environment.read(name))?;
+    let consumer = &Consumer::new(Deps::connect(config, &clients, Arc::new(now))?);
     run(service_fn(|event: LambdaEvent<Value>| async move {
         consumer.handle(event.payload).await.map_err(Error::from)
     }))

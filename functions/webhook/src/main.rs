@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use farebox_aws::connect::{Clients, Settings};
+use farebox_aws::{
+    connect::{Clients, Settings},
+    secrets::{Environment, Wanted},
+};
 use farebox_core::time::Timestamp;
 use farebox_webhook::{Config, Deps, Webhook};
 use lambda_http::{Body, Error, Request, run, service_fn};
@@ -14,9 +17,16 @@ async fn main() -> Result<(), Error> {
         .json()
         .with_max_level(tracing::Level::INFO)
         .init();
-    let read = |name: &str| std::env::var(name).ok();
-    let clients = Clients::new(&Settings::from_env(read)?);
-    let webhook = &Webhook::new(Deps::connect(Config::from_env(read)?, &clients, Arc::new(now))?);
+    let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+    let wanted = [
+        Wanted::One("STRIPE_SECRET_KEY"),
+        Wanted::WithPrevious("STRIPE_WEBHOOK_SECRETS"),
+        Wanted::One("FIRST_KEY_SECRET"),
+    ];
+    let environment = Environment::fetch(&settings, &wanted).await?;
+    let clients = Clients::new(&settings);
+    let config = Config::from_env(|name| environment.read(name))?;
+    let webhook = &Webhook::new(Deps::connect(config, &clients, Arc::new(now))?);
     run(service_fn(|request: Request| async move {
         let request = request.map(|body| Bytes::copy_from_slice(&body));
         Ok::<_, Error>(webhook.handle(request, now()).await.map(Body::Text))

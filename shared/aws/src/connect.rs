@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Credentials, Region, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig,
+use aws_sdk_dynamodb::{
+    config::{
+        BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
+    },
+    types::AttributeValue,
 };
-use aws_smithy_http_client::Builder;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+pub use crate::http::http_client;
 
 /// Where AWS is and who we are.
 #[derive(Clone)]
@@ -65,7 +71,6 @@ impl Clients {
     pub fn new(settings: &Settings) -> Self {
         let http = http_client([&settings.dynamodb_endpoint, &settings.sqs_endpoint]);
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(1))
             .operation_attempt_timeout(Duration::from_secs(3))
             .build();
         let base = |retries: RetryConfig| {
@@ -75,6 +80,8 @@ impl Clients {
                 .credentials_provider(settings.credentials.clone())
                 .http_client(http.clone())
                 .timeout_config(timeouts.clone())
+                // Every attempt ends after 3 s: no need to watch each byte of an answer of one packet as well.
+                .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
                 .retry_config(retries);
             config.set_endpoint_url(settings.dynamodb_endpoint.clone());
             aws_sdk_dynamodb::Client::from_conf(config.build())
@@ -84,7 +91,8 @@ impl Clients {
             .region(aws_sdk_sqs::config::Region::new(settings.region.clone()))
             .credentials_provider(settings.credentials.clone())
             .http_client(http.clone())
-            .timeout_config(timeouts.clone());
+            .timeout_config(timeouts.clone())
+            .stalled_stream_protection(aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled());
         sqs.set_endpoint_url(settings.sqs_endpoint.clone());
         Self {
             dynamodb: base(RetryConfig::standard()),
@@ -94,14 +102,159 @@ impl Clients {
     }
 }
 
-/// One HTTP client for clients with these endpoints: with TLS, unless every one of them is plain `http://`.
-pub fn http_client<'a>(endpoints: impl IntoIterator<Item = &'a Option<String>>) -> SharedHttpClient {
-    use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-    let is_plain = |url: &Option<String>| url.as_deref().is_some_and(|url| url.starts_with("http://"));
-    if endpoints.into_iter().all(is_plain) {
-        return Builder::new().build_http();
+/// Something that a function can't do without, and the variable that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need<'a> {
+    /// The accounts table; read from.
+    Accounts(&'a str),
+    /// The counters table; written to.
+    Counters(&'a str),
+    /// The ledger table; read from.
+    Ledger(&'a str),
+    /// A queue that messages are sent to: the variable, and its URL.
+    SendTo(&'a str, &'a str),
+    /// A queue whose messages are postponed: the variable, and its URL.
+    Postpone(&'a str, &'a str),
+}
+
+/// AWS said that what a variable names is not there or not for us.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} names {name}, of which AWS says: {answer}")]
+pub struct Missing {
+    variable: String,
+    name: String,
+    answer: String,
+}
+
+/// A function that is not ready after this time begins all the same: Lambda gives it ten seconds.
+const CHECK_MAX: Duration = Duration::from_secs(2);
+
+impl Clients {
+    /// Asks for everything that is needed, DynamoDB beside SQS, by calls that change nothing. Besides an answer this gives an
+    /// open connection to each service and a warm path through the SDK, while a starting function has the CPU for it.
+    ///
+    /// An outage is no reason not to start: who can't be reached, is throttled or fails is not [`Missing`].
+    ///
+    /// # Errors
+    /// The first thing that AWS definitely refuses.
+    pub async fn check(&self, needs: &[Need<'_>]) -> Result<(), Missing> {
+        let (tables, queues): (Vec<Need<'_>>, Vec<Need<'_>>) = needs
+            .iter()
+            .partition(|need| !matches!(need, Need::SendTo(..) | Need::Postpone(..)));
+        // One after the other for each service: a second connection would cost a second handshake.
+        let all = async |needs: Vec<Need<'_>>| {
+            for need in needs {
+                self.ask(need).await?;
+            }
+            Ok(())
+        };
+        let both = async { tokio::try_join!(all(tables), all(queues)) };
+        match tokio::time::timeout(CHECK_MAX, both).await {
+            Ok(Err(missing)) => Err(missing),
+            Ok(Ok(_)) => Ok(()),
+            Err(_) => {
+                tracing::warn!("what the function needs could not be asked for in time; it begins all the same");
+                Ok(())
+            }
+        }
     }
-    Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+
+    async fn ask(&self, need: Need<'_>) -> Result<(), Missing> {
+        let (variable, name, refusal) = match need {
+            Need::Accounts(table) => {
+                let key = [
+                    ("pk", AttributeValue::S("c#".to_owned())),
+                    ("sk", AttributeValue::S("customer".to_owned())),
+                ];
+                ("ACCOUNTS_TABLE", table, self.ask_to_read(table, key).await)
+            }
+            Need::Ledger(table) => {
+                let key = [
+                    ("pk", AttributeValue::S("#".to_owned())),
+                    ("sk", AttributeValue::N("0".to_owned())),
+                ];
+                ("LEDGER_TABLE", table, self.ask_to_read(table, key).await)
+            }
+            Need::Counters(table) => ("COUNTERS_TABLE", table, self.ask_to_count(table).await),
+            Need::SendTo(variable, url) => (variable, url, self.ask_to_send(url).await),
+            Need::Postpone(variable, url) => (variable, url, self.ask_to_postpone(url).await),
+        };
+        match refusal {
+            None => Ok(()),
+            Some(answer) => Err(Missing {
+                variable: variable.to_owned(),
+                name: name.to_owned(),
+                answer,
+            }),
+        }
+    }
+
+    async fn ask_to_read<const N: usize>(&self, table: &str, key: [(&str, AttributeValue); N]) -> Option<String> {
+        let key = key.map(|(name, value)| (name.to_owned(), value));
+        let request = self
+            .dynamodb_once
+            .get_item()
+            .table_name(table)
+            .set_key(Some(key.into()));
+        refusal(&request.send().await.err()?)
+    }
+
+    /// The kind of write that all is about, on an item that can't exist, and so without effect.
+    async fn ask_to_count(&self, table: &str) -> Option<String> {
+        let request = self
+            .dynamodb_once
+            .update_item()
+            .table_name(table)
+            .key("pk", AttributeValue::S("#".to_owned()))
+            .update_expression("SET sealed = :zero")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
+        refusal(&request.send().await.err()?)
+    }
+
+    /// A batch without a message: refused as such by a queue that is there and lets us send.
+    async fn ask_to_send(&self, url: &str) -> Option<String> {
+        let request = self
+            .sqs
+            .send_message_batch()
+            .queue_url(url)
+            .set_entries(Some(Vec::new()));
+        refusal(&request.send().await.err()?)
+    }
+
+    /// As [`Self::ask_to_send`], with a receipt that is none.
+    async fn ask_to_postpone(&self, url: &str) -> Option<String> {
+        let request = self.sqs.change_message_visibility().queue_url(url);
+        refusal(
+            &request
+                .receipt_handle("none")
+                .visibility_timeout(0)
+                .send()
+                .await
+                .err()?,
+        )
+    }
+}
+
+/// What AWS said, if it was a definite no that time does not mend.
+pub(crate) fn refusal<E, R>(error: &SdkError<E, R>) -> Option<String>
+where
+    E: ProvideErrorMetadata,
+{
+    let service = error.as_service_error()?;
+    let code = service.code()?;
+    let is_definite = matches!(
+        code,
+        "ResourceNotFoundException"
+            | "ValidationException" // the table has another key, so it is another table
+            | "AccessDeniedException"
+            | "AccessDenied"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "MissingAuthenticationTokenException"
+            | "QueueDoesNotExist"
+            | "AWS.SimpleQueueService.NonExistentQueue"
+            | "InvalidAddress"
+    );
+    is_definite.then(|| format!("{code}: {}", service.message().unwrap_or("no message")))
 }

@@ -8,11 +8,15 @@ pub mod alerts;
 pub mod connect;
 pub mod control;
 pub mod counters;
+mod http;
 mod item;
 pub mod ledger;
 pub mod queue;
 pub mod random;
 pub mod schema;
+#[cfg(feature = "secrets")]
+pub mod secrets;
+pub mod telemetry;
 
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
