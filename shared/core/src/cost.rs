@@ -33,8 +33,7 @@ pub const LEFT_OUT: [&str; 8] = [
 const ALARM_METRICS: u64 = 21;
 /// Two of the template, and the one with the restricted Stripe key.
 const SECRETS: u64 = 3;
-/// Metrics that the authorizer writes, and those of the other functions.
-const METRICS_OF_CALLS: u64 = 7;
+/// Metrics that the other functions write.
 const METRICS_OF_BILLING: u64 = 8;
 
 /// AWS's month of 730 hours.
@@ -134,6 +133,9 @@ pub struct Input {
     pub response_bytes: u32,
     /// How often an environment of the authorizer writes its metrics, seconds; 0 for after each answer.
     pub metrics_every_s: u32,
+    /// How many metrics of the authorizer have something to say, at most 1,000. A metric is billed for the hours in which it is
+    /// written, and one without anything to say is not: ordinary traffic has a dozen of them, each kind of refusal is one more.
+    pub call_metrics: u16,
 }
 
 impl Default for Input {
@@ -152,7 +154,8 @@ impl Default for Input {
             buckets: 200,
             active_seconds: 600,
             response_bytes: 2_048,
-            metrics_every_s: 60,
+            metrics_every_s: 10,
+            call_metrics: 12,
         }
     }
 }
@@ -202,6 +205,7 @@ impl Input {
                 "response_bytes",
                 "at most 10,485,760",
             ),
+            (self.call_metrics <= 1_000, "call_metrics", "at most 1,000"),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, field, allowed)) => Err(BadInput { field, allowed }),
@@ -533,7 +537,11 @@ fn watching(bill: &mut Bill, input: &Input, traffic: &Traffic) {
     let logged = u128::from(lines) * METRIC_LINE_BYTES + u128::from(traffic.batches) * BATCH_LOG_BYTES;
     bill.bytes(Part::Use, service, "logs of calls, taken in", logged, LOGS);
     bill.bytes(Part::Use, service, "logs of calls, kept for a month", logged, LOGS_KEPT);
-    let metrics = if input.calls > 0 { METRICS_OF_CALLS } else { 0 };
+    let metrics = if input.calls > 0 {
+        u64::from(input.call_metrics)
+    } else {
+        0
+    };
     bill.count(Part::Use, service, "metrics of calls", metrics, METRIC);
 }
 

@@ -61,10 +61,10 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
         (Part::Use, "consumer, requests", 89_011_000, 17_802_200),
         // (89,011 × 50 + 2,400,000 + 20,000 × 100) ms × 1/2 GB = 4,425.275 GB-s
         (Part::Use, "consumer, folding and reporting", 4_425_275, 59_003_962),
-        // 2 × 43,800 × 700 B + 89,011 × 1,000 B = 150,331,000 B = 0.14001 GB
-        (Part::Use, "logs of calls, taken in", 141, 70_500_000),
-        (Part::Use, "logs of calls, kept for a month", 141, 4_230_000),
-        (Part::Use, "metrics of calls", 7_000, 2_100_000_000),
+        // 2 × 2,628,000 s / 10 s × 700 B + 89,011 × 1,000 B = 456,931,000 B = 0.42555 GB
+        (Part::Use, "logs of calls, taken in", 426, 213_000_000),
+        (Part::Use, "logs of calls, kept for a month", 426, 12_780_000),
+        (Part::Use, "metrics of calls", 12_000, 3_600_000_000),
         (Part::Fixed, "alarms", 21_000, 2_100_000_000),
         (Part::Fixed, "dashboard", 1_000, 3_000_000_000),
         (Part::Fixed, "metrics of billing", 8_000, 2_400_000_000),
@@ -97,14 +97,14 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
     assert_eq!(lines, by_hand);
 
     assert_eq!(bill.month.gateway.to_string(), "$36.72");
-    assert_eq!(bill.month.farebox_use.to_string(), "$19.07");
+    assert_eq!(bill.month.farebox_use.to_string(), "$20.72");
     assert_eq!(bill.month.farebox_fixed.to_string(), "$9.27");
-    assert_eq!(bill.month.farebox.to_string(), "$28.34");
-    assert_eq!(bill.month.all.to_string(), "$65.06");
+    assert_eq!(bill.month.farebox.to_string(), "$29.99");
+    assert_eq!(bill.month.all.to_string(), "$66.71");
     let million = bill.per_million.unwrap();
     assert_eq!(million.gateway.to_string(), "$3.67");
-    assert_eq!(million.farebox_use.to_string(), "$1.91");
-    assert_eq!(million.farebox.to_string(), "$2.83");
+    assert_eq!(million.farebox_use.to_string(), "$2.07");
+    assert_eq!(million.farebox.to_string(), "$3.00");
 }
 
 #[test]
@@ -226,6 +226,7 @@ fn a_field_out_of_range_is_named() {
     assert_eq!(field(|input| input.buckets = 0), "buckets");
     assert_eq!(field(|input| input.active_seconds = 3_601), "active_seconds");
     assert_eq!(field(|input| input.response_bytes = 10_485_761), "response_bytes");
+    assert_eq!(field(|input| input.call_metrics = 1_001), "call_metrics");
     let error: BadInput = refused(|input| input.memory_mb = 4_000);
     assert_eq!(error.to_string(), "memory_mb must be 128 to 3,008");
 }
@@ -246,6 +247,7 @@ fn the_largest_input_has_an_amount() {
             active_seconds: 3_600,
             response_bytes: 10_485_760,
             metrics_every_s: 0,
+            call_metrics: 1_000,
             ..Input::default()
         };
     });
