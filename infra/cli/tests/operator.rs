@@ -1,0 +1,385 @@
+//! The built `farebox` against a local system whose clock stands still, as an operator would use it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use farebox_core::{
+    ledger::{self, Claim, RowKey},
+    tiers::{Catalog, Overrides},
+    time::Timestamp,
+};
+use farebox_local::{DEV_TIERS, Options, System, VirtualClock};
+use farebox_stripe::MeterEvent;
+use farebox_stripe_standin::{Fault, FaultKind};
+use serde_json::Value;
+
+const START: Timestamp = Timestamp::from_s(1_800_000_000); // 2027-01-15 08:00:00Z
+/// What the new file changes: pro's overage.
+const OLD_PRICE: &str = "overage: $0.002/call";
+const NEW_PRICE: &str = "overage: $0.003/call";
+
+struct Place {
+    system: Arc<System>,
+    url: String,
+}
+
+impl Place {
+    async fn start() -> Self {
+        let system = System::start(Options {
+            clock: VirtualClock::standing(START),
+            ..Options::new()
+        })
+        .await
+        .expect("the system starts");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let router = system.gateway.router(system.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { system, url }
+    }
+
+    /// Runs the command; returns its exit code, stdout and stderr.
+    async fn farebox(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
+        command
+            .args(arguments)
+            .env("FAREBOX_LOCAL", &self.url)
+            .env("NO_COLOR", "1");
+        let output: Output = tokio::task::spawn_blocking(move || command.output())
+            .await
+            .expect("no panic")
+            .expect("farebox runs");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        (
+            output.status.code().expect("an exit code"),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+
+    async fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let (code, stdout, stderr) = self.farebox(&arguments).await;
+        let value = serde_json::from_str(&stdout);
+        (
+            code,
+            value.unwrap_or_else(|e| panic!("{arguments:?}: {e}: {stdout}{stderr}")),
+        )
+    }
+}
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let file = std::env::temp_dir().join(format!("farebox-operator-{}-{name}", std::process::id()));
+    std::fs::write(&file, text).expect("a temporary file");
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_as_documented() {
+    let place = Place::start().await;
+    let bad = file("bad.yaml", "tiers:\n  pro: {price: -1, rate_limit: often}\n");
+    let new = file("new.yaml", &DEV_TIERS.replace(OLD_PRICE, NEW_PRICE));
+    let (bad, new) = (bad.to_str().expect("a path"), new.to_str().expect("a path"));
+    let cases: [(i32, &[&str]); 12] = [
+        (0, &["customers", "list"]),
+        (1, &["tiers", "check", bad]),
+        (1, &["tiers", "check", "/nowhere/tiers.yaml"]),
+        (0, &["tiers", "check", new]),
+        (2, &["tiers", "diff", new]),
+        (2, &["tiers", "apply", new, "--dry-run"]),
+        (64, &["tiers", "apply", new]), // nobody can be asked
+        (3, &["customers", "show", "nobody"]),
+        (3, &["keys", "revoke", "deadbeefdeadbeef"]),
+        (64, &["customers", "show", "no#body"]),
+        (64, &["customers", "frobnicate"]),
+        (64, &["--port", "1", "customers", "list"]),
+    ];
+    for (expected, arguments) in cases {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!(code, expected, "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            expected == 0 || !(stdout.is_empty() && stderr.is_empty()),
+            "{arguments:?} says why"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_within_reach_is_said_clearly() {
+    let output = Command::new(env!("CARGO_BIN_EXE_farebox"))
+        .args(["customers", "list", "--local=http://127.0.0.1:1"])
+        .output()
+        .expect("farebox runs");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr.contains("no local system answers at http://127.0.0.1:1") && stderr.contains("farebox dev"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_shown_once_and_never_again() {
+    let place = Place::start().await;
+    let sold = [
+        "customers",
+        "add",
+        "acme",
+        "--tier",
+        "pro",
+        "--key",
+        "--webhook",
+        "https://acme.example/hook",
+    ];
+    let (code, sold) = place.json(&sold).await;
+    assert_eq!(code, 0, "{sold}");
+    let key = sold["key"].as_str().expect("a key").to_owned();
+    let secret = sold["webhook_secret"].as_str().expect("a secret").to_owned();
+    assert!(key.starts_with("fb_live_") && secret.starts_with("whsec_"));
+    let prefix = &key[..12];
+    let everything: [&[&str]; 8] = [
+        &["customers", "show", "acme"],
+        &["customers", "show", "acme", "--json"],
+        &["customers", "list", "--json"],
+        &["keys", "list", "acme"],
+        &["keys", "list", "acme", "--json"],
+        &["customers", "suspend", "acme", "--json"],
+        &["keys", "revoke", &key],
+        &["keys", "revoke", prefix, "--json"],
+    ];
+    for arguments in everything {
+        let (_, stdout, stderr) = place.farebox(arguments).await;
+        for text in [stdout, stderr] {
+            assert!(
+                !text.contains(&key) && !text.contains(&secret),
+                "{arguments:?} shows a secret"
+            );
+        }
+    }
+    let (_, keys) = place.json(&["keys", "list", "acme"]).await;
+    assert!(keys[0]["revoked"].is_u64(), "{keys}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_explains_every_difference() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "pro", Overrides::default()).await.expect("sold");
+    let http = |path: &str| {
+        let url = format!("{}{path}", place.url);
+        let key = sold.key.clone();
+        tokio::task::spawn_blocking(move || {
+            let header = format!("x-api-key: {key}");
+            let call = Command::new("curl")
+                .args(["-s", "-o", "/dev/null", "-H", &header, &url])
+                .status();
+            call.expect("curl runs");
+        })
+    };
+    for _ in 0..3 {
+        http("/v1/items").await.expect("no panic");
+    }
+    system.send_usage().await.expect("folded");
+    let (code, open) = place.json(&["reconcile", "acme"]).await;
+    assert_eq!(
+        (code, open["difference"].as_u64(), open["pending"].as_u64()),
+        (0, Some(0), Some(3)),
+        "{open}"
+    );
+
+    system
+        .run_until(START.plus_ms(3 * 3_600_000))
+        .await
+        .expect("time passes");
+    let (code, agreed) = place.json(&["reconcile", "acme"]).await;
+    assert_eq!((code, agreed["pending"].as_u64()), (0, Some(0)), "{agreed}");
+
+    // Somebody else sends to the same meter, in the row's minute.
+    let plan = &sold.customer.phase_at(START.s()).plan;
+    let event = MeterEvent {
+        event_name: plan.event_name("api_calls"),
+        stripe_customer: sold.customer.stripe_customer.clone().expect("in Stripe"),
+        value: 5,
+        identifier: "a-stranger".to_owned(),
+        timestamp: i64::try_from(START.s()).expect("small"),
+    };
+    system
+        .services
+        .stripe
+        .report_meter_event(&event, "a-stranger")
+        .await
+        .expect("taken");
+    let (code, stdout, _) = place.farebox(&["reconcile", "acme"]).await;
+    assert_eq!(code, 1, "{stdout}");
+    assert!(
+        stdout.contains("somebody else sends to this meter") && stdout.contains("difference 5"),
+        "{stdout}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "pro", Overrides::default()).await.expect("sold");
+    let item = system
+        .control
+        .counters
+        .read("acme#0")
+        .await
+        .expect("readable")
+        .expect("an item");
+    let key = RowKey {
+        customer: sold.customer.id.clone(),
+        shard: 0,
+        generation: item.generation.try_into().expect("a generation"),
+        meter: "api_calls".to_owned(),
+        bucket: START.s(),
+    };
+    let report = ledger::Report {
+        value: 7,
+        stripe_customer: sold.customer.stripe_customer.clone().expect("in Stripe"),
+        event_name: sold.customer.phase_at(START.s()).plan.event_name("api_calls"),
+        timestamp: START.s(),
+        identifier: key.identifier(),
+    };
+    // What is reported can be pruned only in a sealed bucket.
+    let seal = farebox_core::counter::seal(&key.generation, START.s());
+    system.control.counters.write("acme#0", seal).await.expect("sealed");
+    let claim = Claim {
+        token: "t".to_owned(),
+        at: START,
+    };
+    for write in [
+        ledger::fold(&key, START.s() + 3_600, 7),
+        ledger::freeze(&report, 7, 0, START),
+        ledger::claim(&claim),
+        ledger::park("t", "stripe rejected the call"),
+    ] {
+        system.control.ledger.write(&key, write).await.expect("written");
+    }
+    let (code, dry) = place.json(&["stripe", "repair", "--dry-run"]).await;
+    assert_eq!((code, dry[0]["remedy"].as_str()), (2, Some("send_again")), "{dry}");
+    let (code, done) = place.json(&["stripe", "repair"]).await;
+    assert_eq!(code, 0, "{done}");
+    let row = system
+        .control
+        .ledger
+        .read(&key)
+        .await
+        .expect("readable")
+        .expect("a row");
+    assert_eq!(row.state, ledger::RowState::Sealed);
+    assert_eq!(row.faults, 1, "the answer it was parked for is not repeated");
+    system.run_until(START.plus_ms(600_000)).await.expect("time passes");
+    let row = system
+        .control
+        .ledger
+        .read(&key)
+        .await
+        .expect("readable")
+        .expect("a row");
+    assert_eq!(row.state, ledger::RowState::Reported);
+
+    // Parked again with its report in Stripe, it is only marked.
+    let (code, none) = place.json(&["stripe", "repair"]).await;
+    assert_eq!((code, none), (0, Value::Array(Vec::new())));
+}
+
+fn sorted(metadata: HashMap<String, String>) -> BTreeMap<String, String> {
+    metadata.into_iter().collect()
+}
+
+/// Everything that a catalog made, without the ids that Stripe chose.
+async fn made(system: &System) -> Vec<String> {
+    let stripe = &system.services.stripe;
+    let meters = stripe.meters().await.expect("meters");
+    let mut made: Vec<String> = meters
+        .iter()
+        .map(|meter| format!("{} {}", meter.event_name, meter.display_name))
+        .collect();
+    for tier in ["free", "pro", "enterprise"] {
+        let id = format!("farebox_{tier}");
+        let product = stripe.find_product(&id).await.expect("products");
+        made.push(format!(
+            "{:?}",
+            product.map(|product| (product.name, sorted(product.metadata)))
+        ));
+        for price in stripe.prices_of_product(&id).await.expect("prices") {
+            let metadata = sorted(price.metadata);
+            made.push(format!(
+                "{:?} {:?} {:?} {metadata:?}",
+                price.lookup_key, price.unit_amount_decimal, price.tiers
+            ));
+        }
+    }
+    let newest = system.control.accounts.newest_catalog().await.expect("a catalog");
+    made.push(format!("catalog {newest}"));
+    made.sort();
+    made
+}
+
+async fn applied(fault: Option<(u32, FaultKind)>) -> (Vec<String>, bool) {
+    let system = System::start(Options {
+        clock: VirtualClock::standing(START),
+        ..Options::new()
+    })
+    .await
+    .expect("the system starts");
+    let catalog = Catalog::from_yaml(&DEV_TIERS.replace(OLD_PRICE, NEW_PRICE), "tiers.yaml").expect("a catalog");
+    if let Some((nth, kind)) = fault {
+        let fault = |times, kind| Fault {
+            method: Some("POST".to_owned()),
+            path_prefix: "/v1/".to_owned(),
+            times,
+            kind,
+        };
+        // The oldest fault that fits comes first.
+        if nth > 1 {
+            system.services.stand_in.misbehave(fault(nth - 1, FaultKind::Delay(0)));
+        }
+        system.services.stand_in.misbehave(fault(1, kind));
+    }
+    let plan = system.books.catalogue_plan(&catalog).await.expect("a plan");
+    let is_interrupted = system.books.apply(&plan, |_| {}).await.is_err();
+    if is_interrupted {
+        let plan = system.books.catalogue_plan(&catalog).await.expect("a plan");
+        system
+            .books
+            .apply(&plan, |_| {})
+            .await
+            .expect("the second time completes it");
+    }
+    let left = system.books.catalogue_plan(&catalog).await.expect("a plan");
+    assert!(left.steps().is_empty() && left.mismatches.is_empty(), "{left:?}");
+    (made(&system).await, is_interrupted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_that_is_interrupted_anywhere_is_completed_by_the_next() {
+    let (undisturbed, _) = applied(None).await;
+    for kind in [
+        FaultKind::Error500BeforeCommit,
+        FaultKind::Error500AfterCommit,
+        FaultKind::DropAfterCommit,
+    ] {
+        let mut nth = 1;
+        loop {
+            let (made, is_interrupted) = applied(Some((nth, kind))).await;
+            if !is_interrupted {
+                break;
+            }
+            assert_eq!(made, undisturbed, "{kind:?} at call {nth}");
+            nth += 1;
+        }
+        assert_eq!(
+            nth - 1,
+            9,
+            "three products, and a meter and two prices for each of two plans"
+        );
+    }
+}
