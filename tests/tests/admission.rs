@@ -111,7 +111,7 @@ async fn malformed_keys_cost_no_table_call_and_are_unauthorized() {
         r#"{"headers":null,"type":"TOKEN"}"#,
         r#"{"version":"2.0"}"#,
     ] {
-        let event = serde_json::from_str(bad).expect("the case is JSON");
+        let event: serde_json::Value = serde_json::from_str(bad).expect("the case is JSON");
         assert!(authorizer.handle(&event, system.clock().now()).await.is_err(), "{bad}");
     }
     assert_eq!(table_calls(&system), 0);

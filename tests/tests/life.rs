@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use farebox_aws::control::NewKey;
 use farebox_billing::{Offer, When};
 use farebox_core::{
     account::Standing,
+    key::Mode,
     money::Money,
     tiers::{DEFAULT_METER, Overrides},
     time::Timestamp,
@@ -376,4 +378,71 @@ async fn on_a_jump_only_the_highest_threshold_is_told_and_each_once() {
     system.send_usage().await.expect("sent");
     system.deliver_alerts().await.expect("delivered");
     assert_eq!(subjects().len(), 2, "{:?}", subjects());
+}
+
+#[tokio::test]
+async fn the_owner_of_a_key_that_expires_soon_is_told_once() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    for (name, days) in [("soon", 6), ("later", 30)] {
+        let new = NewKey {
+            brand: "fb".to_owned(),
+            mode: Mode::Test,
+            name: name.to_owned(),
+            scopes: Vec::new(),
+            expires: Some(Timestamp::from_s(START_S + days * 86_400)),
+        };
+        system
+            .control
+            .issue_key(id, new, system.clock().now())
+            .await
+            .expect("issued");
+    }
+    for _ in 0..2 {
+        let report = system.consumer.scan().await.expect("a scan");
+        assert_eq!(report.expiring_keys, 1);
+        system.deliver_alerts().await.expect("delivered");
+    }
+    let sent = system.services.outbox.entries();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(
+        sent[0].text.as_deref().is_some_and(|text| text.contains("soon")),
+        "{sent:?}"
+    );
+}
+
+#[tokio::test]
+async fn whoever_gets_close_to_a_spend_cap_is_told() {
+    let capped = TIERS.replace("overage: $0.10/call}", "overage: $0.10/call, spend_cap: $1/month}");
+    let system = system(&capped, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 30).await; // twenty included and ten beyond: a dollar
+    system.send_usage().await.expect("sent");
+    system.deliver_alerts().await.expect("delivered");
+    let subjects: Vec<String> = system
+        .services
+        .outbox
+        .entries()
+        .into_iter()
+        .filter_map(|entry| entry.subject)
+        .collect();
+    assert!(subjects.iter().any(|subject| subject.contains("$1.00")), "{subjects:?}");
+}
+
+#[tokio::test]
+async fn a_parked_row_is_told_to_the_operator() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 1).await;
+    system.send_usage().await.expect("sent");
+    // Nobody ticks for 36 days: Stripe would not take the row any more.
+    clock(&system, START_S + 36 * 86_400);
+    system.consumer.tick().await.expect("a tick");
+    system.deliver_alerts().await.expect("delivered");
+    let sent = system.services.outbox.entries();
+    let is_told = |entry: &farebox_local::Entry| {
+        entry.channel == "operator" && entry.text.as_deref().is_some_and(|text| text.contains("acme"))
+    };
+    assert!(sent.iter().any(is_told), "{sent:?}");
 }

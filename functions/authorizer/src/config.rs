@@ -37,7 +37,9 @@ impl Config {
         };
         let usage_identifier_key = read("USAGE_IDENTIFIER_KEY").filter(|key| !key.is_empty());
         if forbidden_403 && usage_identifier_key.is_none() {
-            return Err("USAGE_IDENTIFIER_KEY is not set, and with FORBIDDEN_STATUS_403 every request needs it".to_owned());
+            return Err(
+                "USAGE_IDENTIFIER_KEY is not set, and with FORBIDDEN_STATUS_403 every request needs it".to_owned(),
+            );
         }
         Ok(Self {
             accounts_table: need("ACCOUNTS_TABLE")?,

@@ -3,10 +3,13 @@
 //! Both events are read leniently and narrowly: of a dozen fields four are needed, and a header that is no valid header must
 //! end in 401, not in an error of ours.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, fmt};
 
 use farebox_core::{answer::Context, key};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 
 /// The request that is to be authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,36 +36,96 @@ pub enum Format {
 /// An authorizer event of a REST API (`REQUEST`) or an HTTP API
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-lambda-authorizer-input.html>,
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html>).
+///
+/// It borrows from the text that it was read from.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Event {
-    version: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    method_arn: Option<String>,
-    route_arn: Option<String>,
-    http_method: Option<String>,
-    path: Option<String>,
-    raw_path: Option<String>,
-    headers: Option<HashMap<String, Option<String>>>,
-    request_context: RequestContext,
+pub struct Event<'a> {
+    #[serde(borrow)]
+    version: Option<Text<'a>>,
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    method_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    route_arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    http_method: Option<Text<'a>>,
+    #[serde(borrow)]
+    path: Option<Text<'a>>,
+    #[serde(borrow)]
+    raw_path: Option<Text<'a>>,
+    #[serde(borrow)]
+    headers: Option<Headers<'a>>,
+    #[serde(borrow)]
+    request_context: RequestContext<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct RequestContext {
-    http: Option<Http>,
-    stage: Option<String>,
+struct RequestContext<'a> {
+    #[serde(borrow)]
+    http: Option<Http<'a>>,
+    #[serde(borrow)]
+    stage: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Http {
-    method: Option<String>,
-    path: Option<String>,
+struct Http<'a> {
+    #[serde(borrow)]
+    method: Option<Text<'a>>,
+    #[serde(borrow)]
+    path: Option<Text<'a>>,
 }
 
-impl Event {
+/// A text: borrowed, unless it had to be unescaped.
+#[derive(Debug, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The headers that carry a key; all others are passed over.
+#[derive(Debug, Default)]
+struct Headers<'a> {
+    x_api_key: Option<Text<'a>>,
+    authorization: Option<Text<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Headers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names<'a>(Headers<'a>);
+        impl<'de: 'a, 'a> Visitor<'de> for Names<'a> {
+            type Value = Headers<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("headers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Headers<'a>, A::Error> {
+                while let Some(name) = map.next_key::<Text<'de>>()? {
+                    if name.eq_ignore_ascii_case("x-api-key") {
+                        self.0.x_api_key = map.next_value()?;
+                    } else if name.eq_ignore_ascii_case("authorization") {
+                        self.0.authorization = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(self.0)
+            }
+        }
+        deserializer.deserialize_map(Names(Headers::default()))
+    }
+}
+
+impl Event<'_> {
     /// What is to be authorized; `None` if the event is of no kind that we know.
     #[must_use]
     pub fn request(&self) -> Option<Request<'_>> {
@@ -101,13 +164,8 @@ impl Event {
     /// The API key as the caller sent it.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
-        key::from_headers(self.header("x-api-key"), self.header("authorization"))
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
         let headers = self.headers.as_ref()?;
-        let (_, value) = headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name))?;
-        value.as_deref()
+        key::from_headers(headers.x_api_key.as_deref(), headers.authorization.as_deref())
     }
 }
 
@@ -124,7 +182,8 @@ pub enum Response {
         /// What they may do.
         policy_document: PolicyDocument,
         /// For the back end and the gateway's responses.
-        context: HashMap<&'static str, String>,
+        #[serde(serialize_with = "as_map")]
+        context: Context,
         /// Set to a key that does not exist where a REST API is to answer 403; and, where it may, to the one that exists
         /// where it is not.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +195,8 @@ pub enum Response {
         /// The decision.
         is_authorized: bool,
         /// For the back end.
-        context: HashMap<&'static str, String>,
+        #[serde(serialize_with = "as_map")]
+        context: Context,
     },
 }
 
@@ -167,7 +227,21 @@ pub enum Effect {
     Forbid,
 }
 
+fn as_map<S: Serializer>(context: &Context, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(context.iter().map(|(name, value)| (name, value)))
+}
+
 impl Response {
+    /// The word for the decision; every context begins with it.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        let (Self::Policy { context, .. } | Self::Simple { context, .. }) = self;
+        match context.first() {
+            Some(("code", code)) => code,
+            _ => "",
+        }
+    }
+
     /// The answer to a request. Where the API takes keys from its authorizer (`apiKeySource: AUTHORIZER`), every request that is
     /// let through needs one that exists
     /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-api-key-source.html>).
@@ -180,7 +254,6 @@ impl Response {
         usage_identifier_key: Option<&str>,
     ) -> Self {
         let is_allowed = effect == Effect::Allow;
-        let context = context.into_iter().collect();
         match request.format {
             Format::Simple => Response::Simple {
                 is_authorized: is_allowed,

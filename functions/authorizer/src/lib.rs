@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod event;
+mod metrics;
 mod outbox;
 
 use std::sync::{
@@ -28,7 +29,9 @@ use farebox_core::{
 use cache::{Account, Cache, DenialKey, Held};
 pub use config::Config;
 pub use event::{Effect, Event, Format, PolicyDocument, Request, Response};
+pub use metrics::Metrics;
 use outbox::Outbox;
+use serde::{Deserialize as _, Deserializer};
 
 /// Writes to the table for one decision: the first, and those that a wrong belief or a throttled table ask for.
 const ATTEMPTS_MAX: u32 = 4;
@@ -54,23 +57,6 @@ pub struct Deps {
     pub forbidden_403: bool,
     /// The key of the usage plan that admitted requests run under, where the API takes keys from its authorizer.
     pub usage_identifier_key: Option<String>,
-}
-
-/// What an environment counted since it started.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Requests that were decided.
-    pub decisions: AtomicU64,
-    /// Conditional writes to counter items.
-    pub writes: AtomicU64,
-    /// Reads of tables.
-    pub reads: AtomicU64,
-    /// Denials that were remembered and cost no write.
-    pub remembered: AtomicU64,
-    /// Writes of which nobody knows whether they counted: a bound on what was served and not billed.
-    pub ambiguous_total: AtomicU64,
-    /// Denials of a tier that blocks after such a write: a bound on what was counted and not served.
-    pub uncredited_total: AtomicU64,
 }
 
 /// One environment of the authorizer.
@@ -136,21 +122,28 @@ impl Authorizer {
     ///
     /// # Errors
     /// [`Unauthorized`], which API Gateway turns into its 401.
-    pub async fn handle(&self, event: &serde_json::Value, now: Timestamp) -> Result<Response, Unauthorized> {
-        let event: Event = serde::Deserialize::deserialize(event).map_err(|error| {
-            // serde's text may quote what it found, and what it found may be a key.
-            tracing::warn!(kind = ?serde_json::Error::classify(&error), "not an authorizer event");
-            Unauthorized
-        })?;
+    pub async fn handle<'de, D>(&self, event: D, now: Timestamp) -> Result<Response, Unauthorized>
+    where
+        D: Deserializer<'de, Error = serde_json::Error>,
+    {
+        let answer = match Event::deserialize(event) {
+            Ok(event) => self.answer(&event, now).await,
+            Err(error) => {
+                // serde's text may quote what it found, and what it found may be a key.
+                tracing::warn!(kind = ?error.classify(), "not an authorizer event");
+                Err(Unauthorized)
+            }
+        };
+        self.metrics.decided(answer.as_ref().ok());
+        answer
+    }
+
+    async fn answer(&self, event: &Event<'_>, now: Timestamp) -> Result<Response, Unauthorized> {
         let Some(request) = event.request() else {
             tracing::warn!("not an authorizer event of type REQUEST or payload format 2.0");
             return Err(Unauthorized);
         };
-        self.answer(&request, event.key(), now).await
-    }
-
-    async fn answer(&self, request: &Request<'_>, key: Option<&str>, now: Timestamp) -> Result<Response, Unauthorized> {
-        self.metrics.decisions.fetch_add(1, Relaxed);
+        let (request, key) = (&request, event.key());
         // Offline: a made-up key ends here, without a look at the table.
         let key = key.and_then(|key| ApiKey::parse(key).ok()).ok_or(Unauthorized)?;
         let hash = key.hash();
@@ -409,7 +402,7 @@ impl Authorizer {
                 }
                 Outcome::ConditionFailed(None) => {
                     tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
-                    return Admission::Decided(self.without_table(&demand, false, now));
+                    return Admission::Decided(self.without_table(subject, &demand, false, now));
                 }
                 Outcome::NotApplied { retryable: true, .. } => {}
                 Outcome::NotApplied {
@@ -417,17 +410,17 @@ impl Authorizer {
                     cause,
                 } => {
                     tracing::error!(cause, "the table refuses the write");
-                    return Admission::Decided(self.without_table(&demand, false, now));
+                    return Admission::Decided(self.without_table(subject, &demand, false, now));
                 }
                 Outcome::Unknown { cause } => {
                     self.metrics.ambiguous_total.fetch_add(1, Relaxed);
                     tracing::error!(cause, "nobody knows whether the write counted");
-                    return Admission::Decided(self.without_table(&demand, true, now));
+                    return Admission::Decided(self.without_table(subject, &demand, true, now));
                 }
             }
         }
         tracing::error!(customer = %customer.id, "every attempt was throttled or overtaken");
-        Admission::Decided(self.without_table(&demand, false, now))
+        Admission::Decided(self.without_table(subject, &demand, false, now))
     }
 
     /// A denial that an exact item gave and whose time is not over. Units of a window only grow, so it holds whatever others
@@ -528,12 +521,15 @@ impl Authorizer {
     }
 
     /// The table did not answer, or its answer is not known.
-    fn without_table(&self, demand: &Demand, is_unknown: bool, now: Timestamp) -> Verdict {
+    fn without_table(&self, subject: &Subject<'_>, demand: &Demand, is_unknown: bool, now: Timestamp) -> Verdict {
         let run = self.unknown_run.fetch_add(1, Relaxed);
         match admission::on_outage(demand) {
             Outage::Open if run < UNKNOWN_RUN_MAX => Verdict::Admitted(vec![
                 ("code", "uncounted".to_owned()),
                 ("cost", demand.cost.to_string()),
+                // The back end is told who it is all the same: a header that is missing could be the caller's own.
+                ("customer", subject.customer.id.to_string()),
+                ("tier", subject.terms.tier.clone()),
                 ("meter", demand.meter.clone()),
             ]),
             Outage::Open => Verdict::Denied(answer::unavailable(now)),
@@ -552,16 +548,27 @@ impl Authorizer {
         if messages.is_empty() {
             return;
         }
-        if let Err((left, cause)) = self.deps.queue.send(messages).await {
+        let count = messages.len();
+        let sent = self.deps.queue.send(messages).await;
+        let failed = sent.as_ref().err().map_or(0, |(left, _)| left.len());
+        self.metrics.usage_failed.fetch_add(failed as u64, Relaxed);
+        self.metrics.usage_sent.fetch_add((count - failed) as u64, Relaxed);
+        if let Err((left, cause)) = sent {
             // They are hints: the next flush tries again, and the scan finds what is never sent.
             tracing::warn!(cause, count = left.len(), "usage messages not sent");
             self.outbox().put_back(left);
         }
     }
 
-    /// Opens the connection to DynamoDB, ignoring what goes wrong: the first request then finds it.
+    /// Reads the newest catalog while the environment starts, since the first request most likely wants it. What goes wrong
+    /// is ignored: that request then finds it.
     pub async fn warm_up(&self) {
-        let _ = self.deps.accounts.newest_catalog().await;
+        let Ok(newest) = self.deps.accounts.newest_catalog().await else {
+            return;
+        };
+        if newest > 0 {
+            let _ = self.catalog(newest).await;
+        }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

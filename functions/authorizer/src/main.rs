@@ -1,4 +1,4 @@
-//! The authorizer on Lambda: wire, run, and send usage after each response.
+//! The authorizer on Lambda: wire, run, and send usage and metrics after each response.
 
 use std::{
     sync::Arc,
@@ -6,34 +6,43 @@ use std::{
 };
 
 use farebox_authorizer::{Authorizer, Config, Deps};
-use farebox_aws::{accounts::AccountTable, connect::Clients, counters::CounterTable, queue::UsageQueue};
+use farebox_aws::{
+    accounts::AccountTable,
+    connect::{Clients, Need},
+    counters::CounterTable,
+    queue::UsageQueue,
+    telemetry,
+};
 use farebox_core::time::Timestamp;
 use lambda_extension::{Extension, LambdaEvent as ExtensionEvent, NextEvent};
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use tokio::sync::{Mutex, mpsc};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, mpsc},
+};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    tracing_subscriber::fmt()
-        .json()
-        .with_current_span(false)
-        .without_time()
-        .init();
-    let config = Config::from_env(|name| std::env::var(name).ok())?;
-    let clients = Clients::new(&config.aws);
-    let authorizer = Arc::new(Authorizer::new(Deps {
-        accounts: AccountTable::new(clients.clone(), config.accounts_table),
-        counters: CounterTable::new(clients.clone(), config.counters_table),
-        queue: UsageQueue::new(clients, config.usage_queue_url),
-        forbidden_403: config.forbidden_403,
-        usage_identifier_key: config.usage_identifier_key,
-    }));
-    authorizer.warm_up().await;
+async fn main() {
+    let read = |name: &str| std::env::var(name).ok();
+    telemetry::start(read);
+    if let Err(problem) = run(read).await {
+        telemetry::give_up(&problem);
+    }
+}
+
+async fn run(read: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+    let function = read("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+    let authorizer = Arc::new(start(Config::from_env(read)?).await?);
+    let after = Arc::new(After {
+        authorizer: authorizer.clone(),
+        function,
+    });
 
     // An internal extension keeps the environment awake until usage is sent, without making the caller wait for it.
     let (done, waiting) = mpsc::unbounded_channel::<()>();
     let waiting = Arc::new(Mutex::new(waiting));
-    let sender = authorizer.clone();
+    let sender = after.clone();
     let extension = Extension::new()
         .with_extension_name("farebox-usage")
         .with_events(&["INVOKE"])
@@ -42,26 +51,69 @@ async fn main() -> Result<(), Error> {
             async move {
                 if matches!(event.next, NextEvent::Invoke(_)) {
                     waiting.lock().await.recv().await;
-                    sender.flush(now(), false).await;
+                    sender.flush(false).await;
                 }
                 Ok::<_, lambda_extension::Error>(())
             }
         }))
         .register()
         .await?;
-    let handler = service_fn(move |event: LambdaEvent<serde_json::Value>| {
+    let handler = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let (authorizer, done) = (authorizer.clone(), done.clone());
         async move {
-            let answer = authorizer.handle(&event.payload, now()).await;
+            telemetry::begin(&event.context.request_id);
+            let mut event = serde_json::Deserializer::from_str(event.payload.get());
+            let answer = authorizer.handle(&mut event, now()).await;
             let _ = done.send(()); // the extension lives as long as the function
-            answer.map_err(|unauthorized| lambda_runtime::Diagnostic {
+            answer.map_err(|unauthorized| Diagnostic {
                 error_type: "Unauthorized".to_owned(),
                 error_message: unauthorized.to_string(),
             })
         }
     });
-    tokio::try_join!(lambda_runtime::run(handler), extension.run())?;
-    Ok(())
+    // An environment with an extension is told before it ends, and given half a second
+    // (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-shutdown>).
+    let mut ends = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = async { tokio::try_join!(lambda_runtime::run(handler), extension.run()) } => ended.map(|_| ()),
+        _ = ends.recv() => {
+            after.flush(true).await;
+            Ok(())
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<Authorizer, Error> {
+    let clients = Clients::new(&config.aws);
+    let needs = [
+        Need::Accounts(&config.accounts_table),
+        Need::Counters(&config.counters_table),
+        Need::SendTo("USAGE_QUEUE_URL", &config.usage_queue_url),
+    ];
+    clients.check(&needs).await?;
+    let authorizer = Authorizer::new(Deps {
+        accounts: AccountTable::new(clients.clone(), config.accounts_table),
+        counters: CounterTable::new(clients.clone(), config.counters_table),
+        queue: UsageQueue::new(clients, config.usage_queue_url),
+        forbidden_403: config.forbidden_403,
+        usage_identifier_key: config.usage_identifier_key,
+    });
+    authorizer.warm_up().await;
+    Ok(authorizer)
+}
+
+/// What happens once the response has gone to the caller.
+struct After {
+    authorizer: Arc<Authorizer>,
+    function: String,
+}
+
+impl After {
+    async fn flush(&self, all: bool) {
+        self.authorizer.flush(now(), all).await;
+        let metrics = self.authorizer.metrics().due(now(), all);
+        telemetry::write_metrics("authorizer", &self.function, now(), &metrics);
+    }
 }
 
 fn now() -> Timestamp {

@@ -228,16 +228,27 @@ pub async fn replay(mut progress: impl FnMut(Progress)) -> Result<DemoReport, Er
     };
     let writes = metrics(|metrics| metrics.writes.load(Relaxed));
     let decisions = metrics(|metrics| metrics.decisions.load(Relaxed));
-    let alerts = system.services.outbox.entries().into_iter().map(|entry| SentAlert {
-        at: entry.at.s(),
-        time: minute(entry.at.s()),
-        channel: entry.channel,
-        to: entry.to,
-        subject: entry.subject.unwrap_or_default(),
-    });
+    let entries = system.services.outbox.entries().into_iter();
+    let mut alerts: Vec<SentAlert> = entries
+        .map(|entry| SentAlert {
+            at: entry.at.s(),
+            time: minute(entry.at.s()),
+            channel: entry.channel,
+            to: entry.to,
+            subject: entry.subject.unwrap_or_default(),
+        })
+        .collect();
+    // Those of one batch are delivered side by side: the lower threshold first, for people.
+    let percent = |alert: &SentAlert| {
+        alert
+            .subject
+            .split(['%', ' '])
+            .find_map(|word| word.parse::<u64>().ok())
+    };
+    alerts.sort_by(|a, b| (a.at, &a.to, percent(a)).cmp(&(b.at, &b.to, percent(b))));
     Ok(DemoReport {
         stories,
-        alerts: alerts.collect(),
+        alerts,
         customers,
         totals,
         stripe_meter_events: system.services.stand_in.snapshot()["meter_events"]["accepted"]

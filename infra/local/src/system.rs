@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use farebox_authorizer::{Authorizer, Deps as AuthorizerDeps};
@@ -35,6 +38,8 @@ use crate::{Error, Gateway, Services, Sold, VirtualClock, Webhooks, sell};
 pub const DEV_TIERS: &str = include_str!("../tiers.yaml");
 /// The schedule's interval.
 const TICK_S: u64 = 300;
+/// The interval of the scan.
+const DAY_S: u64 = 86_400;
 
 /// How to start the local system.
 pub struct Options {
@@ -92,6 +97,8 @@ pub struct System {
     tables: Tables,
     clock: VirtualClock,
     data: Option<PathBuf>,
+    /// The day of the last scan, counted from 1970.
+    scanned_on: AtomicU64,
     /// One at a time moves the clock.
     schedule: Mutex<()>,
 }
@@ -151,8 +158,10 @@ impl System {
             tables,
             clock,
             data,
+            scanned_on: AtomicU64::new(0),
             schedule: Mutex::new(()),
         };
+        system.scanned_on.store(system.clock.now().s() / DAY_S, Relaxed);
         // The queue is a hint and lost with the process: what it held is found in the counters.
         system.consumer.scan().await?;
         Ok(Arc::new(system))
@@ -307,7 +316,7 @@ impl System {
     }
 
     /// Moves the clock to a time and runs what becomes due on the way, in order: the five-minute schedule wherever it finds
-    /// work, and Stripe's period ends. Returns how often the schedule found work.
+    /// work, Stripe's period ends with their webhooks, alerts; and at the end the daily scan, if a day has passed. Returns how often the schedule found work.
     ///
     /// # Errors
     /// [`Error`] at the first step that fails; the clock then stands there.
@@ -331,6 +340,10 @@ impl System {
         self.clock.set(target);
         self.services.stand_in.settle();
         self.deliver_events().await?;
+        let today = self.clock.now().s() / DAY_S;
+        if self.scanned_on.swap(today, Relaxed) < today {
+            self.consumer.scan().await?;
+        }
         self.deliver_alerts().await?;
         self.keep_clock()?;
         Ok(ticks)

@@ -52,7 +52,11 @@ fn a_change_cuts_the_bucket_and_what_was_before_keeps_its_price() {
     assert_eq!((after.start, after.end), (change, START + HOUR_S));
     assert_eq!(customer.phase_at(before.start).tier, "free");
     assert_eq!(customer.phase_at(after.start).tier, "pro");
-    assert_eq!(customer.cycle.period_at(change), customer.cycle.current, "the period goes on");
+    assert_eq!(
+        customer.cycle.period_at(change),
+        customer.cycle.current,
+        "the period goes on"
+    );
 }
 
 #[test]
@@ -93,7 +97,9 @@ fn old_phases_are_forgotten_and_too_many_changes_are_refused() {
     }
     assert!(customer.begin(phase(START + 100, "pro"), START + 100).is_err());
     let later = START + 41 * 86_400;
-    customer.begin(phase(later, "pro"), later).expect("forty days later there is room");
+    customer
+        .begin(phase(later, "pro"), later)
+        .expect("forty days later there is room");
     assert!(customer.phases.len() < 5);
     assert_eq!(customer.phase_at(later - 1).tier, "pro");
 }
@@ -126,7 +132,11 @@ fn each_standing_does_what_it_says() {
     assert_eq!(hold(past_due, &block, grace_ends - 1), "in");
     assert_eq!(hold(past_due, &block, grace_ends), "payment_overdue");
     assert_eq!(hold(past_due, &throttle, grace_ends), "slower");
-    assert_eq!(hold(Standing::Unpaid, &throttle, START), "slower", "Stripe has given up: no grace");
+    assert_eq!(
+        hold(Standing::Unpaid, &throttle, START),
+        "slower",
+        "Stripe has given up: no grace"
+    );
     assert_eq!(hold(Standing::Incomplete, &throttle, START), "subscription_incomplete");
     assert_eq!(hold(Standing::Paused, &throttle, START), "subscription_paused");
     assert_eq!(hold(Standing::Ended, &throttle, START), "subscription_ended");
