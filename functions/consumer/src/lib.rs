@@ -4,6 +4,7 @@ mod alerts;
 mod config;
 mod event;
 mod fold;
+mod metrics;
 mod scan;
 
 use std::sync::Arc;
@@ -90,11 +91,22 @@ impl Consumer {
         match Event::parse(event)? {
             Event::Batch(records) => {
                 let report = self.fold(&records).await;
+                metrics::folded(records.len(), &report);
                 let failures = report.failed.iter().map(|id| json!({ "itemIdentifier": id }));
                 Ok(json!({ "batchItemFailures": failures.collect::<Vec<Value>>() }))
             }
-            Event::Tick => Ok(json!(self.tick().await?)),
-            Event::Scan => Ok(json!(self.scan().await?)),
+            Event::Tick => {
+                let report = self.tick().await?;
+                metrics::ticked(&report);
+                let oldest = self.deps.books.ledger.oldest_bucket().await?;
+                metrics::unreported(oldest, self.deps.now().s());
+                Ok(json!(report))
+            }
+            Event::Scan => {
+                let report = self.scan().await?;
+                metrics::scanned(&report);
+                Ok(json!(report))
+            }
         }
     }
 

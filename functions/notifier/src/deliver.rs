@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farebox_aws::alerts::{Channel, Claim, How};
+use farebox_aws::{
+    alerts::{Channel, Claim, How},
+    telemetry::count,
+};
 use farebox_core::{
     alert::{AlertMessage, BadAlert, Recipient},
     time::Timestamp,
@@ -85,6 +88,7 @@ async fn one(kit: &Kit, record: &Record) -> Result<(), Again> {
         Ok(message) => deliver(kit, &message).await,
         Err(problem) => {
             tracing::error!(message_id = record.message_id, %problem, "a message that is no alert");
+            count("alerts_poison", 1);
             Err(Again::Poison)
         }
     };
@@ -189,6 +193,7 @@ async fn once(kit: &Kit, message: &AlertMessage, channel: Channel) -> Result<(),
     let (still_held, result) = match &outcome {
         Outcome::Sent => {
             tracing::info!(alert, %channel, kind, attempt, "delivered");
+            count("alerts_sent", 1);
             let finished = deliveries
                 .finish(alert, channel, &token, &How::Sent, kit.deps.now())
                 .await;
@@ -196,12 +201,14 @@ async fn once(kit: &Kit, message: &AlertMessage, channel: Channel) -> Result<(),
         }
         Outcome::GaveUp(reason) => {
             tracing::warn!(alert, %channel, kind, attempt, reason, "given up");
+            count("alerts_given_up", 1);
             let how = How::GaveUp(reason.clone());
             let finished = deliveries.finish(alert, channel, &token, &how, kit.deps.now()).await;
             (finished.map_err(later)?, Ok(()))
         }
         Outcome::Retry(reason) => {
             tracing::warn!(alert, %channel, kind, attempt, reason, "not delivered, to be tried again");
+            count("alerts_retried", 1);
             let given_back = deliveries.retry(alert, channel, &token, reason, kit.deps.now()).await;
             (given_back.map_err(later)?, Err(Again::Later))
         }

@@ -2,25 +2,43 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use farebox_aws::connect::Settings;
+use farebox_aws::{
+    connect::{Clients, Need, Settings},
+    telemetry,
+};
 use farebox_core::time::Timestamp;
 use farebox_notifier::{Config, Deps, Notifier};
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    tracing_subscriber::fmt()
-        .json()
-        .with_max_level(tracing::Level::INFO)
-        .init();
-    let read = |name: &str| std::env::var(name).ok();
-    let deps = Deps::connect(Config::from_env(read)?, &Settings::from_env(read)?, Arc::new(now));
-    let notifier = &Notifier::new(deps)?;
-    run(service_fn(|event: LambdaEvent<Value>| async move {
-        notifier.handle(event.payload).await.map_err(Error::from)
+async fn main() {
+    telemetry::start(|name| std::env::var(name).ok());
+    if let Err(problem) = run().await {
+        telemetry::give_up(&problem);
+    }
+}
+
+async fn run() -> Result<(), Error> {
+    let notifier = &start().await?;
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| async move {
+        telemetry::begin(&event.context.request_id);
+        let answer = notifier.handle(event.payload).await;
+        telemetry::flush("notifier", now());
+        answer.map_err(Error::from)
     }))
     .await
+}
+
+async fn start() -> Result<Notifier, Error> {
+    let read = |name: &str| std::env::var(name).ok();
+    let (config, settings) = (Config::from_env(read)?, Settings::from_env(read)?);
+    let needs = [
+        Need::Accounts(&config.accounts_table),
+        Need::Postpone("ALERT_QUEUE_URL", &config.alert_queue_url),
+    ];
+    Clients::new(&settings).check(&needs).await?;
+    Ok(Notifier::new(Deps::connect(config, &settings, Arc::new(now)))?)
 }
 
 fn now() -> Timestamp {

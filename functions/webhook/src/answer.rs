@@ -27,6 +27,17 @@ impl Verdict {
             Self::Later => "try again",
         }
     }
+
+    /// The metric that counts it.
+    pub(crate) fn metric(self) -> &'static str {
+        match self {
+            Self::Done => "events_done",
+            Self::Known => "events_known",
+            Self::Ignored => "events_ignored",
+            Self::Left => "events_left",
+            Self::Later => "events_to_come_again",
+        }
+    }
 }
 
 /// Why a request is not worked on at all.

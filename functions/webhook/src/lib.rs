@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farebox_aws::{
     accounts::AccountTable, alerts::AlertQueue, connect::Clients, counters::CounterTable, ledger::LedgerTable,
+    telemetry,
 };
 use farebox_billing::{Books, Clock};
 use farebox_core::{key::Mode, time::Timestamp};
@@ -109,7 +110,10 @@ impl Webhook {
     async fn receive(&self, request: &Request<Bytes>, now: Timestamp) -> Response<String> {
         match self.believe(request.headers(), request.body(), now) {
             Ok(event) => answer(self.work_on(&event, now).await),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => {
+                telemetry::count("events_refused", 1);
+                refuse(refusal)
+            }
         }
     }
 
@@ -161,6 +165,7 @@ impl Webhook {
             verdict => verdict,
         };
         tracing::info!(event = id, kind, verdict = verdict.word(), "event");
+        telemetry::count(verdict.metric(), 1);
         verdict
     }
 }

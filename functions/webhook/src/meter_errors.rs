@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farebox_aws::control::Cause;
+use farebox_aws::{control::Cause, telemetry};
 use farebox_billing::Error;
 use farebox_core::ledger::{self, REPORT_WITHIN_S, Row, RowState};
 use farebox_stripe::{Event, MeterErrorReport};
@@ -22,6 +22,8 @@ impl Webhook {
             Err(error) => return Err(error.into()),
         };
         let report = report.unwrap_or_default();
+        // The event is about at least one, whatever it says of it.
+        telemetry::count("meter_errors_total", report.error_count.max(1));
         let samples = samples(&report);
         let rows = self.rows_named(&samples).await?;
         if let Some(row) = rows.iter().find(|(row, _)| row.state == RowState::Sending) {

@@ -355,6 +355,36 @@ impl LedgerTable {
         Ok(next)
     }
 
+    /// The start of the oldest bucket that something is left to do for, unix seconds. Not by when a row is due next: every
+    /// attempt that fails moves that on.
+    ///
+    /// # Errors
+    /// [`Error`] if the index can't be read.
+    pub async fn oldest_bucket(&self) -> Result<Option<u64>, Error> {
+        let operation = || format!("query {} {WORK_INDEX}", self.table);
+        let mut oldest = None;
+        for n in 0..WORK_PARTITIONS {
+            let mut pages = self
+                .clients
+                .dynamodb
+                .query()
+                .table_name(&self.table)
+                .index_name(WORK_INDEX)
+                .key_condition_expression("#work = :work")
+                .projection_expression("sk")
+                .expression_attribute_names("#work", "work")
+                .expression_attribute_values(":work", AttributeValue::S(work_partition(n)))
+                .into_paginator()
+                .items()
+                .send();
+            while let Some(item) = pages.next().await {
+                let item = item.map_err(|e| Error::call(operation(), &e))?;
+                oldest = oldest.into_iter().chain(item::number(&item, "sk")).min();
+            }
+        }
+        Ok(oldest)
+    }
+
     /// Every row, for reports and the state page. Alerts are left out.
     ///
     /// # Errors

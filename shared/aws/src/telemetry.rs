@@ -64,8 +64,11 @@ static REQUEST: Mutex<String> = Mutex::new(String::new());
 static COUNTS: Mutex<BTreeMap<&'static str, f64>> = Mutex::new(BTreeMap::new());
 
 /// Adds to a count that the next [`flush`] writes. For what happens a few times a second at most; what happens with every
-/// request is counted in a field.
+/// request is counted in a field. Nothing is no metric: one that is written is paid for.
 pub fn count(metric: &'static str, n: u64) {
+    if n == 0 {
+        return;
+    }
     *lock(&COUNTS).entry(metric).or_insert(0.0) += as_number(n);
 }
 
@@ -75,11 +78,12 @@ pub fn gauge(metric: &'static str, value: f64) {
 }
 
 /// Writes everything counted since the last flush as one line. Without anything there is no line.
-pub fn flush(service: &str, function: &str, now: Timestamp) {
+pub fn flush(service: &str, now: Timestamp) {
+    let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
     let counted = std::mem::take(&mut *lock(&COUNTS));
     if !counted.is_empty() {
         let metrics: Vec<(&str, f64)> = counted.into_iter().collect();
-        write_metrics(service, function, now, &metrics);
+        write_metrics(service, &function, now, &metrics);
     }
 }
 
