@@ -82,7 +82,9 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
         Command::Demo => return Ok(demo::run(out.is_json).await?),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "farebox", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "farebox", &mut script);
+            out.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(Done::Well);
         }
         // The file alone is looked at.
