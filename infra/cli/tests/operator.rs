@@ -285,7 +285,7 @@ async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
         .expect("a row");
     assert_eq!(row.state, ledger::RowState::Reported);
 
-    // Parked again with its report in Stripe, it is only marked.
+    // Nothing is left to repair.
     let (code, none) = place.json(&["stripe", "repair"]).await;
     assert_eq!((code, none), (0, Value::Array(Vec::new())));
 }
