@@ -1,13 +1,16 @@
 //! `farebox demo`: the replay's report as a table or as JSON.
 
 use comfy_table::{CellAlignment, Table, presets};
-use farebox_local::{CustomerResult, DemoReport, Error, replay};
+use farebox_local::{CustomerResult, DemoReport, Error, SentAlert, replay};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::failure::Done;
+use crate::{
+    failure::{Done, Failure},
+    show::Out,
+};
 
-pub(crate) async fn run(json: bool) -> Result<Done, Error> {
-    let bar = if json {
+pub(crate) async fn run(out: Out) -> Result<Done, Failure> {
+    let bar = if out.is_json {
         ProgressBar::hidden()
     } else {
         ProgressBar::new(0)
@@ -21,13 +24,11 @@ pub(crate) async fn run(json: bool) -> Result<Done, Error> {
     })
     .await?;
     bar.finish_and_clear();
-    if json {
-        println!(
-            "{}",
-            serde_json::to_string(&report).map_err(|e| Error::Refused(e.to_string()))?
-        );
+    if out.is_json {
+        // One line: it is for programs.
+        out.line(&serde_json::to_string(&report).map_err(|e| Error::Refused(e.to_string()))?)?;
     } else {
-        print(&report);
+        out.line(&told(&report))?;
     }
     Ok(if report.totals.difference == 0 {
         Done::Well
@@ -36,7 +37,8 @@ pub(crate) async fn run(json: bool) -> Result<Done, Error> {
     })
 }
 
-fn print(report: &DemoReport) {
+/// What people read.
+fn told(report: &DemoReport) -> String {
     let codes: Vec<&String> = report.totals.denied.keys().collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -53,24 +55,21 @@ fn print(report: &DemoReport) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}");
-    println!("\nWhat happened besides:");
-    for story in &report.stories {
-        println!("  {story}");
-    }
-    println!("\n{} alerts were sent:", report.alerts.len());
-    for alert in &report.alerts {
-        println!("  {} {:8} {:36} {}", alert.time, alert.channel, alert.to, alert.subject);
-    }
-    println!(
+    let mut lines = vec![table.to_string(), String::new(), "What happened besides:".to_owned()];
+    lines.extend(report.stories.iter().map(|story| format!("  {story}")));
+    lines.push(format!("\n{} alerts were sent:", report.alerts.len()));
+    let alert = |alert: &SentAlert| format!("  {} {:8} {:36} {}", alert.time, alert.channel, alert.to, alert.subject);
+    lines.extend(report.alerts.iter().map(alert));
+    lines.push(format!(
         "\n{} meter events in Stripe, {:.2} table writes per decision, {:.1} s.",
         report.stripe_meter_events, report.table_writes_per_decision, report.seconds
-    );
-    if report.totals.difference == 0 {
-        println!("Every unit that was admitted is counted, in the ledger, in Stripe and on the invoice: difference 0.");
-    } else {
-        println!("THE COUNTS DO NOT AGREE: difference {}.", report.totals.difference);
-    }
+    ));
+    lines.push(match report.totals.difference {
+        0 => "Every unit that was admitted is counted, in the ledger, in Stripe and on the invoice: difference 0."
+            .to_owned(),
+        difference => format!("THE COUNTS DO NOT AGREE: difference {difference}."),
+    });
+    lines.join("\n")
 }
 
 fn row(customer: &CustomerResult, codes: &[&String]) -> Vec<String> {

@@ -79,7 +79,7 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
     }
     match command {
         Command::Dev(dev) => return Ok(dev::run(dev).await?),
-        Command::Demo => return Ok(demo::run(out.is_json).await?),
+        Command::Demo => return demo::run(out).await,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();
