@@ -88,7 +88,7 @@ async fn start(config: Config) -> Result<Authorizer, Error> {
     let needs = [
         Need::Accounts(&config.accounts_table),
         Need::Counters(&config.counters_table),
-        Need::SendTo("USAGE_QUEUE_URL", &config.usage_queue_url),
+        Need::Queue("USAGE_QUEUE_URL", &config.usage_queue_url),
     ];
     clients.check(&needs).await?;
     let authorizer = Authorizer::new(Deps {

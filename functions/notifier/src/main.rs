@@ -35,7 +35,7 @@ async fn start() -> Result<Notifier, Error> {
     let (config, settings) = (Config::from_env(read)?, Settings::from_env(read)?);
     let needs = [
         Need::Accounts(&config.accounts_table),
-        Need::Postpone("ALERT_QUEUE_URL", &config.alert_queue_url),
+        Need::Queue("ALERT_QUEUE_URL", &config.alert_queue_url),
     ];
     Clients::new(&settings).check(&needs).await?;
     Ok(Notifier::new(Deps::connect(config, &settings, Arc::new(now)))?)

@@ -46,7 +46,7 @@ async fn start() -> Result<Webhook, Error> {
         Need::Accounts(&config.accounts_table),
         Need::Counters(&config.counters_table),
         Need::Ledger(&config.ledger_table),
-        Need::SendTo("ALERT_QUEUE_URL", &config.alert_queue),
+        Need::Queue("ALERT_QUEUE_URL", &config.alert_queue),
     ];
     clients.check(&needs).await?;
     Ok(Webhook::new(Deps::connect(config, &clients, Arc::new(now))?))

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::{
     },
     types::AttributeValue,
 };
+use aws_sdk_sqs::types::QueueAttributeName;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -111,10 +112,8 @@ pub enum Need<'a> {
     Counters(&'a str),
     /// The ledger table; read from.
     Ledger(&'a str),
-    /// A queue that messages are sent to: the variable, and its URL.
-    SendTo(&'a str, &'a str),
-    /// A queue whose messages are postponed: the variable, and its URL.
-    Postpone(&'a str, &'a str),
+    /// A queue: the variable, and its URL.
+    Queue(&'a str, &'a str),
 }
 
 /// AWS said that what a variable names is not there or not for us.
@@ -138,9 +137,8 @@ impl Clients {
     /// # Errors
     /// The first thing that AWS definitely refuses.
     pub async fn check(&self, needs: &[Need<'_>]) -> Result<(), Missing> {
-        let (tables, queues): (Vec<Need<'_>>, Vec<Need<'_>>) = needs
-            .iter()
-            .partition(|need| !matches!(need, Need::SendTo(..) | Need::Postpone(..)));
+        let (tables, queues): (Vec<Need<'_>>, Vec<Need<'_>>) =
+            needs.iter().partition(|need| !matches!(need, Need::Queue(..)));
         // One after the other for each service: a second connection would cost a second handshake.
         let all = async |needs: Vec<Need<'_>>| {
             for need in needs {
@@ -176,8 +174,7 @@ impl Clients {
                 ("LEDGER_TABLE", table, self.ask_to_read(table, key).await)
             }
             Need::Counters(table) => ("COUNTERS_TABLE", table, self.ask_to_count(table).await),
-            Need::SendTo(variable, url) => (variable, url, self.ask_to_send(url).await),
-            Need::Postpone(variable, url) => (variable, url, self.ask_to_postpone(url).await),
+            Need::Queue(variable, url) => (variable, url, self.ask_queue(url).await),
         };
         match refusal {
             None => Ok(()),
@@ -212,23 +209,11 @@ impl Clients {
         refusal(&request.send().await.err()?)
     }
 
-    /// A batch without a message: refused as such by a queue that is there and lets us send.
-    async fn ask_to_send(&self, url: &str) -> Option<String> {
-        let request = self
-            .sqs
-            .send_message_batch()
-            .queue_url(url)
-            .set_entries(Some(Vec::new()));
-        refusal(&request.send().await.err()?)
-    }
-
-    /// As [`Self::ask_to_send`], with a receipt that is none.
-    async fn ask_to_postpone(&self, url: &str) -> Option<String> {
-        let request = self.sqs.change_message_visibility().queue_url(url);
+    async fn ask_queue(&self, url: &str) -> Option<String> {
+        let request = self.sqs.get_queue_attributes().queue_url(url);
         refusal(
             &request
-                .receipt_handle("none")
-                .visibility_timeout(0)
+                .attribute_names(QueueAttributeName::QueueArn)
                 .send()
                 .await
                 .err()?,
