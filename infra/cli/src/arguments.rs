@@ -151,6 +151,8 @@ pub(crate) enum Command {
     /// Counter items.
     #[command(subcommand)]
     Counters(CountersCommand),
+    /// Estimate the monthly AWS bill, line by line, from a dated price table.
+    Cost(Cost),
     /// Print the completions of a shell.
     Completions {
         /// The shell.
@@ -541,4 +543,34 @@ pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
         .checked_mul(unit_s)
         .filter(|&s| s <= 3_660 * 86_400)
         .ok_or_else(wrong)
+}
+
+/// What the bill is estimated for.
+#[derive(Args)]
+pub(crate) struct Cost {
+    /// Calls a month: `10M`, `250k`, `1500000`.
+    #[arg(long, value_parser = calls)]
+    pub(crate) calls: u64,
+    /// Customers.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) customers: u32,
+    /// How many of a hundred calls are denied from memory, which costs no write.
+    #[arg(long, default_value_t = 0, value_name = "PERCENT")]
+    pub(crate) remembered: u8,
+    /// One usage message for every call, instead of one a second for each customer and environment.
+    #[arg(long)]
+    pub(crate) no_coalescing: bool,
+}
+
+/// `10M` is ten million; `k`, `M` and `G` are powers of a thousand.
+fn calls(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number of calls: write 1500000, 250k or 10M");
+    let (digits, unit) = match text.char_indices().last() {
+        Some((i, 'k' | 'K')) => (&text[..i], 1_000),
+        Some((i, 'm' | 'M')) => (&text[..i], 1_000_000),
+        Some((i, 'g' | 'G')) => (&text[..i], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
 }

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod arguments;
+mod cost;
 mod counters;
 mod customers;
 mod demo;
@@ -87,6 +88,7 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
             out.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(Done::Well);
         }
+        Command::Cost(cost) => return cost::run(&cost, out),
         // The file alone is looked at.
         Command::Tiers(Tiers::Check(file)) => return tiers::check(&file.file, out),
         _ => {}
@@ -104,7 +106,7 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
         Command::Events(command) => events::run(command, &reach, out).await,
         Command::Counters(command) => counters::run(command, &reach, out).await,
         // Done above.
-        Command::Dev(_) | Command::Demo | Command::Completions { .. } => Ok(Done::Well),
+        Command::Dev(_) | Command::Cost(_) | Command::Demo | Command::Completions { .. } => Ok(Done::Well),
     }
 }
 
