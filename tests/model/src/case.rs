@@ -1,0 +1,255 @@
+//! The cases: small worlds, each about a few of the things that can go wrong together.
+
+use crate::world::Sec;
+
+/// Unix seconds of the model's origin, 2026-01-01T00:00:00Z.
+pub(crate) const ORIGIN_S: u64 = 1_767_225_600;
+/// The hour that the cases begin in, seconds since the origin.
+pub(crate) const HOUR: Sec = 10 * 3_600;
+
+/// A small world.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// The moments that the clock stands at, seconds since the first hour. From `tail` on nothing goes wrong any more.
+    pub moments: &'static [Sec],
+    /// How many of the last moments are for finishing only.
+    pub tail: u8,
+    /// Counter items: shards of one customer.
+    pub items: u8,
+    /// Workers.
+    pub workers: u8,
+    /// Requests.
+    pub requests: u8,
+    /// Requests under way at a time.
+    pub under_way: u8,
+    /// By how many seconds the clocks of environments are off; all are possible at any time.
+    pub skews: &'static [i32],
+    /// A billing period starts this many seconds after the first hour.
+    pub edge: Option<Sec>,
+    /// Fresh 500s that Stripe answers.
+    pub faults: u8,
+    /// Calls may outlive the patience of their worker.
+    pub late_calls: bool,
+    /// How long a call can be on its way, seconds.
+    pub life_s: Sec,
+    /// How long a sum in Stripe may lag behind, seconds.
+    pub lag_s: Sec,
+    /// Workers may die.
+    pub crashes: bool,
+    /// Units of the credits that may be given.
+    pub grants: &'static [u8],
+    /// Counter items that may be lost.
+    pub losses: u8,
+    /// They may come back from a backup.
+    pub backup: bool,
+    /// Workers may see them before the operator gives them a new generation.
+    pub raw_is_seen: bool,
+    /// Of a lost counter item, what is folded while a worker already freezes the row has to be billed too.
+    pub late_folds_count: bool,
+    /// The ledger may be set back to a backup so many times.
+    pub ledger_losses: u8,
+    /// The customer may move to another customer in Stripe.
+    pub moves: u8,
+    /// The plan may change.
+    pub changes: u8,
+    /// The invoice may become final at any time after its period.
+    pub invoice: bool,
+}
+
+const MINUTE: Sec = 60;
+const H: Sec = 3_600;
+const DAY: Sec = 24 * H;
+
+/// Nothing goes wrong; the cases say what does.
+const CALM: Case = Case {
+    name: "",
+    about: "",
+    moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+    tail: 1,
+    items: 1,
+    workers: 1,
+    requests: 2,
+    under_way: 1,
+    skews: &[0],
+    edge: None,
+    faults: 0,
+    late_calls: false,
+    life_s: 20 * MINUTE,
+    lag_s: 10 * MINUTE,
+    crashes: false,
+    grants: &[],
+    losses: 0,
+    backup: false,
+    raw_is_seen: false,
+    late_folds_count: false,
+    ledger_losses: 0,
+    moves: 0,
+    changes: 0,
+    invoice: false,
+};
+
+
+/// Small enough for every test run.
+#[must_use]
+pub fn slice() -> Vec<Case> {
+    vec![
+        Case {
+            name: "calm",
+            about: "two requests, one worker, no fault",
+            ..CALM
+        },
+        Case {
+            name: "workers",
+            about: "two workers that die anywhere, late calls",
+            moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+            workers: 2,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "skew",
+            about: "clocks two buckets behind to two ahead, two requests under way",
+            moments: &[10 * MINUTE, 70 * MINUTE, 130 * MINUTE, 140 * MINUTE],
+            requests: 3,
+            under_way: 2,
+            skews: &[-7_200, 0, 7_200],
+            ..CALM
+        },
+        Case {
+            name: "edge",
+            about: "a period's edge inside a bucket, the invoice final at any time",
+            moments: &[10 * MINUTE, 40 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+            requests: 3,
+            skews: &[-1_800, 0, 1_800],
+            edge: Some(30 * MINUTE),
+            invoice: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "shards",
+            about: "two counter items, a worker that dies",
+            items: 2,
+            requests: 3,
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "faults",
+            about: "stored 500s, before and after the event was counted",
+            requests: 1,
+            faults: 2,
+            crashes: true,
+            late_calls: true,
+            moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE, 82 * MINUTE],
+            ..CALM
+        },
+        Case {
+            name: "forgotten",
+            about: "Stripe forgets identifiers, sums lag behind",
+            moments: FORGETTING,
+            requests: 1,
+            crashes: true,
+            late_calls: true,
+            lag_s: 2 * H,
+            ..CALM
+        },
+        Case {
+            name: "forgotten, shards",
+            about: "two reports in the same hour, identifiers forgotten",
+            moments: FORGETTING,
+            items: 2,
+            requests: 2,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "lost",
+            about: "a counter item is lost and comes back from a backup",
+            requests: 3,
+            losses: 1,
+            backup: true,
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "ledger",
+            about: "the ledger is set back to a backup",
+            ledger_losses: 1,
+            requests: 1,
+            ..CALM
+        },
+        Case {
+            name: "credits",
+            about: "two credits over two buckets",
+            moments: &[10 * MINUTE, 70 * MINUTE, 130 * MINUTE, 136 * MINUTE],
+            requests: 3,
+            grants: &[1, 2],
+            ..CALM
+        },
+        Case {
+            name: "credits, workers",
+            about: "a credit, two workers that die",
+            workers: 2,
+            grants: &[1],
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "move",
+            about: "the customer moves to another customer in Stripe",
+            moves: 1,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "plans",
+            about: "a change of plan cuts a bucket",
+            moments: &[10 * MINUTE, 40 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+            changes: 1,
+            requests: 3,
+            ..CALM
+        },
+        Case {
+            name: "month",
+            about: "34 days without an answer: parked, with a reason",
+            moments: &[
+                10 * MINUTE,
+                22 * H,
+                33 * DAY + 23 * H,
+                34 * DAY + 9 * MINUTE,
+                34 * DAY + 20 * MINUTE,
+                34 * DAY + 26 * MINUTE,
+            ],
+            requests: 1,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+    ]
+}
+
+/// The ages at which the rules change, and what lies between them.
+const FORGETTING: &[Sec] = &[
+    10 * MINUTE,
+    70 * MINUTE,
+    22 * H + 58 * MINUTE,
+    23 * H + 5 * MINUTE,
+    25 * H + 20 * MINUTE,
+    47 * H + 10 * MINUTE,
+    49 * H + 30 * MINUTE,
+    49 * H + 36 * MINUTE,
+];
+
+/// The rest: the long mode.
+#[must_use]
+pub fn full() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod case;
+mod check;
+mod machine;
+mod rules;
+mod table;
+mod variant;
+mod world;
+
+pub use case::{Case, full, slice};
+pub use check::{Checked, Violation, check};
+pub use machine::Action;
+pub use variant::Variant;

@@ -1,0 +1,54 @@
+//! The rules, broken one at a time.
+
+/// A broken rule. Each must be caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// The row is frozen from the counter as it is read, unsealed.
+    NoSealBeforeReport,
+    /// The seal has no `sealed < :bucket`.
+    SealMayGoBack,
+    /// The seal, and whoever reads its answer, do not look at the generation.
+    SealIgnoresGeneration,
+    /// The prune does not look at the generation.
+    PruneIgnoresGeneration,
+    /// The seal creates an item that is absent.
+    SealCreatesAbsentItem,
+    /// The counter is pruned before its row is frozen.
+    PruneBeforeFreeze,
+    /// The admission has no `sealed < :bucket`.
+    NoAdmissionGuard,
+    /// The identifier carries the number of the attempt.
+    IdentifierWithAttempt,
+    /// Who takes over works out the report again.
+    TakeOverRecomputes,
+    /// The SDK sends a write again whose outcome is not known.
+    SdkRetriesUnknownWrite,
+    /// Counter items have no generation: what comes back from a backup serves as it is.
+    NoGeneration,
+    /// A restored item keeps its generation.
+    RestoreKeepsGeneration,
+    /// A restored item keeps the buckets of the backup.
+    RestoreKeepsBuckets,
+    /// "An event already exists with identifier" counts as refused.
+    DuplicateIsFailure,
+    /// The idempotency key never moves on.
+    ConstantIdempotencyKey,
+    /// Reports older than 23 hours are posted without asking.
+    PostsWithoutAsking,
+    /// Stripe is asked for the bucket's hour.
+    AsksForTheHour,
+    /// An answer of 0 is believed for as long as the worker likes.
+    TrustsLaggingSummary,
+    /// A fold does not look at the row's state.
+    FoldsIntoAnyRow,
+    /// Reported rows expire.
+    RowsExpire,
+    /// A credit has no mark: giving it again gives it twice.
+    CreditGivenTwice,
+    /// The balance is not compared when it is taken from.
+    CreditTakenTwice,
+    /// What a bucket does not use of the balance is dropped.
+    CreditClamped,
+    /// The shards of a customer share a row.
+    ShardsSummed,
+}
