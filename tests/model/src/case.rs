@@ -68,7 +68,7 @@ const DAY: Sec = 24 * H;
 const CALM: Case = Case {
     name: "",
     about: "",
-    moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+    moments: TWO_BUCKETS,
     tail: 1,
     items: 1,
     workers: 1,
@@ -93,7 +93,35 @@ const CALM: Case = Case {
 };
 
 
-/// Small enough for every test run.
+/// One bucket, and time to finish.
+const ONE_BUCKET: &[Sec] = &[10 * MINUTE, 20 * MINUTE, 26 * MINUTE];
+/// Two buckets.
+const TWO_BUCKETS: &[Sec] = &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE];
+/// Three buckets.
+const THREE_BUCKETS: &[Sec] = &[10 * MINUTE, 70 * MINUTE, 130 * MINUTE, 136 * MINUTE];
+/// Both sides of a cut in the first hour, and the second hour.
+const CUT: &[Sec] = &[10 * MINUTE, 40 * MINUTE, 70 * MINUTE, 76 * MINUTE];
+/// The ages at which the rules change, and what lies between them.
+const FORGETTING: &[Sec] = &[
+    10 * MINUTE,
+    22 * H + 58 * MINUTE,
+    23 * H + 5 * MINUTE,
+    25 * H + 20 * MINUTE,
+    47 * H + 10 * MINUTE,
+    49 * H + 30 * MINUTE,
+    49 * H + 36 * MINUTE,
+];
+/// Up to the age at which nothing is sent any more.
+const MONTH: &[Sec] = &[
+    10 * MINUTE,
+    22 * H,
+    33 * DAY + 23 * H,
+    34 * DAY + 9 * MINUTE,
+    34 * DAY + 20 * MINUTE,
+    34 * DAY + 26 * MINUTE,
+];
+
+/// Small enough for every test run. Each broken rule is caught in one of them.
 #[must_use]
 pub fn slice() -> Vec<Case> {
     vec![
@@ -104,8 +132,9 @@ pub fn slice() -> Vec<Case> {
         },
         Case {
             name: "workers",
-            about: "two workers that die anywhere, late calls",
-            moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+            about: "two workers that die anywhere, late and lost calls",
+            moments: ONE_BUCKET,
+            requests: 1,
             workers: 2,
             crashes: true,
             late_calls: true,
@@ -114,8 +143,8 @@ pub fn slice() -> Vec<Case> {
         Case {
             name: "skew",
             about: "clocks two buckets behind to two ahead, two requests under way",
-            moments: &[10 * MINUTE, 70 * MINUTE, 130 * MINUTE, 140 * MINUTE],
-            requests: 3,
+            moments: &[10 * MINUTE, 70 * MINUTE],
+            requests: 2,
             under_way: 2,
             skews: &[-7_200, 0, 7_200],
             ..CALM
@@ -123,20 +152,17 @@ pub fn slice() -> Vec<Case> {
         Case {
             name: "edge",
             about: "a period's edge inside a bucket, the invoice final at any time",
-            moments: &[10 * MINUTE, 40 * MINUTE, 70 * MINUTE, 76 * MINUTE],
-            requests: 3,
+            moments: CUT,
             skews: &[-1_800, 0, 1_800],
             edge: Some(30 * MINUTE),
             invoice: true,
-            late_calls: true,
             ..CALM
         },
         Case {
             name: "shards",
-            about: "two counter items, a worker that dies",
+            about: "two counter items",
+            moments: ONE_BUCKET,
             items: 2,
-            requests: 3,
-            crashes: true,
             ..CALM
         },
         Case {
@@ -146,7 +172,6 @@ pub fn slice() -> Vec<Case> {
             faults: 2,
             crashes: true,
             late_calls: true,
-            moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE, 82 * MINUTE],
             ..CALM
         },
         Case {
@@ -161,20 +186,34 @@ pub fn slice() -> Vec<Case> {
         },
         Case {
             name: "forgotten, shards",
-            about: "two reports in the same hour, identifiers forgotten",
-            moments: FORGETTING,
+            about: "two reports in the same hour, Stripe is asked",
+            moments: &[10 * MINUTE, 23 * H + 5 * MINUTE, 25 * H, 25 * H + 6 * MINUTE],
             items: 2,
-            requests: 2,
-            late_calls: true,
             ..CALM
         },
         Case {
             name: "lost",
             about: "a counter item is lost and comes back from a backup",
-            requests: 3,
+            moments: ONE_BUCKET,
             losses: 1,
             backup: true,
             crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "lost, two buckets",
+            about: "a counter item is lost after a bucket was reported",
+            losses: 1,
+            backup: true,
+            ..CALM
+        },
+        Case {
+            name: "lost, shards",
+            about: "one of two counter items is lost",
+            moments: ONE_BUCKET,
+            items: 2,
+            losses: 1,
+            backup: true,
             ..CALM
         },
         Case {
@@ -187,14 +226,14 @@ pub fn slice() -> Vec<Case> {
         Case {
             name: "credits",
             about: "two credits over two buckets",
-            moments: &[10 * MINUTE, 70 * MINUTE, 130 * MINUTE, 136 * MINUTE],
-            requests: 3,
             grants: &[1, 2],
+            requests: 3,
             ..CALM
         },
         Case {
             name: "credits, workers",
-            about: "a credit, two workers that die",
+            about: "a credit, two workers that die, late calls",
+            moments: ONE_BUCKET,
             workers: 2,
             grants: &[1],
             crashes: true,
@@ -203,31 +242,24 @@ pub fn slice() -> Vec<Case> {
         },
         Case {
             name: "move",
-            about: "the customer moves to another customer in Stripe",
+            about: "the customer moves to another customer in Stripe, identifiers are forgotten",
+            moments: FORGETTING,
+            requests: 1,
             moves: 1,
-            crashes: true,
             late_calls: true,
             ..CALM
         },
         Case {
             name: "plans",
             about: "a change of plan cuts a bucket",
-            moments: &[10 * MINUTE, 40 * MINUTE, 70 * MINUTE, 76 * MINUTE],
+            moments: CUT,
             changes: 1,
-            requests: 3,
             ..CALM
         },
         Case {
             name: "month",
             about: "34 days without an answer: parked, with a reason",
-            moments: &[
-                10 * MINUTE,
-                22 * H,
-                33 * DAY + 23 * H,
-                34 * DAY + 9 * MINUTE,
-                34 * DAY + 20 * MINUTE,
-                34 * DAY + 26 * MINUTE,
-            ],
+            moments: MONTH,
             requests: 1,
             crashes: true,
             late_calls: true,
@@ -236,20 +268,128 @@ pub fn slice() -> Vec<Case> {
     ]
 }
 
-/// The ages at which the rules change, and what lies between them.
-const FORGETTING: &[Sec] = &[
-    10 * MINUTE,
-    70 * MINUTE,
-    22 * H + 58 * MINUTE,
-    23 * H + 5 * MINUTE,
-    25 * H + 20 * MINUTE,
-    47 * H + 10 * MINUTE,
-    49 * H + 30 * MINUTE,
-    49 * H + 36 * MINUTE,
-];
-
 /// The rest: the long mode.
 #[must_use]
 pub fn full() -> Vec<Case> {
-    Vec::new()
+    vec![
+        Case {
+            name: "wide workers",
+            about: "two workers that die anywhere, two buckets, late calls",
+            workers: 2,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "wide skew",
+            about: "clocks two buckets behind to two ahead, three buckets, a worker that dies",
+            moments: THREE_BUCKETS,
+            under_way: 2,
+            skews: &[-7_200, 0, 7_200],
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "wide edge",
+            about: "a period's edge inside a bucket, two items, the invoice final at any time",
+            moments: CUT,
+            items: 2,
+            edge: Some(30 * MINUTE),
+            invoice: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "wide shards",
+            about: "two counter items, two workers that die",
+            moments: ONE_BUCKET,
+            items: 2,
+            workers: 2,
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "wide faults",
+            about: "stored 500s, two workers that die, late calls",
+            moments: &[10 * MINUTE, 70 * MINUTE, 76 * MINUTE, 82 * MINUTE, 88 * MINUTE],
+            requests: 1,
+            workers: 2,
+            faults: 2,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "wide forgotten",
+            about: "identifiers forgotten, sums lag, two workers that die, a stored 500",
+            moments: FORGETTING,
+            requests: 1,
+            workers: 2,
+            faults: 1,
+            crashes: true,
+            late_calls: true,
+            lag_s: 2 * H,
+            ..CALM
+        },
+        Case {
+            name: "wide forgotten, shards",
+            about: "two items, identifiers forgotten, sums lag, late calls",
+            moments: FORGETTING,
+            items: 2,
+            late_calls: true,
+            lag_s: 2 * H,
+            ..CALM
+        },
+        Case {
+            name: "wide lost",
+            about: "a counter item is lost, two buckets, a worker that dies",
+            requests: 3,
+            losses: 1,
+            backup: true,
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "wide credits",
+            about: "two credits, two items, a worker that dies",
+            moments: ONE_BUCKET,
+            items: 2,
+            requests: 3,
+            grants: &[1, 1],
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "wide move",
+            about: "the customer moves, a stored 500, two workers",
+            moments: FORGETTING,
+            requests: 1,
+            workers: 2,
+            moves: 1,
+            faults: 1,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "wide plans",
+            about: "a change of plan cuts a bucket, clocks are off, two requests under way",
+            moments: CUT,
+            changes: 1,
+            under_way: 2,
+            skews: &[-3_600, 0, 3_600],
+            ..CALM
+        },
+        Case {
+            name: "wide month",
+            about: "34 days without an answer, two workers, a stored 500",
+            moments: MONTH,
+            requests: 1,
+            workers: 2,
+            faults: 1,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+    ]
 }

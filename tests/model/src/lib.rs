@@ -9,6 +9,6 @@ mod variant;
 mod world;
 
 pub use case::{Case, full, slice};
-pub use check::{Checked, Violation, check};
+pub use check::{Checked, Promises, Violation, check};
 pub use machine::Action;
 pub use variant::Variant;

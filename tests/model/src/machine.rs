@@ -276,8 +276,17 @@ impl Machine {
 
     fn folds(&self, world: &World, actions: &mut Vec<Action>) {
         let now = self.now(world);
-        for counted in &world.counted {
-            let key = counted.key;
+        let counted = world.counted.iter().map(|counted| (counted.key, counted.units));
+        // Only where a rule is broken an item has what was never counted in its life.
+        let strange = world.places.iter().filter_map(|place| {
+            let item = place.item.as_ref()?;
+            let units = item.units.iter().map(|&(bucket, units)| {
+                let life = item.life.unwrap_or(0);
+                (Key { life, bucket }, units)
+            });
+            Some(units.filter(|(key, _)| world.counted(*key).is_none()))
+        });
+        for (key, most) in counted.chain(strange.flatten()) {
             // Messages get too old; the scan reads the item itself.
             let is_stale = key.bucket + STALE_S < now;
             let item = world.places[usize::from(key.life % 2)].item.as_ref();
@@ -291,7 +300,7 @@ impl Machine {
                 },
                 key.bucket,
             );
-            for units in 1..=counted.units {
+            for units in 1..=most {
                 let is_news = row.is_none_or(|row| {
                     units > row.units && (row.state == RowState::Open || self.is(Variant::FoldsIntoAnyRow))
                 });

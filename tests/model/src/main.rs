@@ -1,38 +1,77 @@
 //! The long mode: every case, one line each.
+//!
+//! `farebox-model [part of a case's name] [seconds per case]`, or `farebox-model variants` for which case catches which broken
+//! rule.
 
 #![expect(clippy::print_stdout, reason = "it is a command")]
 
-use farebox_model::{check, full, slice};
+use std::time::Duration;
+
+use farebox_model::{Promises, Variant, check, full, slice};
+
+const THREADS: usize = 2;
 
 fn main() {
-    let only = std::env::args().nth(1);
-    let limit = std::env::args().nth(2).and_then(|s| s.parse().ok()).map(std::time::Duration::from_secs);
-    let mut cases = slice();
-    cases.extend(full());
-    let (mut states, mut failed) = (0, false);
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.next().unwrap_or_default();
+    let limit = arguments.next().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    let is_well = match only.as_str() {
+        "variants" => variants(limit),
+        _ => cases(&only, limit),
+    };
+    if !is_well {
+        std::process::exit(1);
+    }
+}
+
+fn cases(only: &str, limit: Option<Duration>) -> bool {
+    let (mut states, mut is_well) = (0, true);
     println!("| case | states | depth | seconds |");
     println!("| --- | ---: | ---: | ---: |");
-    for case in cases {
-        if only.as_ref().is_some_and(|only| !case.name.contains(only.as_str())) {
-            continue;
-        }
-        let checked = check(&case, None, 2, limit);
+    for case in slice().into_iter().chain(full()).filter(|case| case.name.contains(only)) {
+        let checked = check(&case, None, Promises::All, THREADS, limit);
         states += checked.states;
+        let cut_off = if checked.is_complete { "" } else { " (cut off)" };
+        let seconds = checked.took.as_secs_f64();
         println!(
-            "| {}{} | {} | {} | {:.1} |",
-            case.name,
-            if checked.is_complete { "" } else { " (cut off)" },
-            checked.states,
-            checked.depth,
-            checked.took.as_secs_f64()
+            "| {}{cut_off} | {} | {} | {seconds:.1} |",
+            case.name, checked.states, checked.depth
         );
         if let Some(violation) = checked.violation {
-            failed = true;
-            println!("\nVIOLATION of {}: {}\n{}\n", case.name, violation.what, violation.trace.join("\n"));
+            is_well = false;
+            let trace = violation.trace.join("\n");
+            println!("\n{} breaks a promise: {}\n\n{trace}\n", case.name, violation.what);
         }
     }
     println!("| all | {states} | | |");
-    if failed {
-        std::process::exit(1);
+    is_well
+}
+
+fn variants(limit: Option<Duration>) -> bool {
+    let mut are_all_caught = true;
+    println!("| broken rule | caught by | broken promise | steps | states until then |");
+    println!("| --- | --- | --- | ---: | ---: |");
+    for variant in Variant::ALL {
+        let mut is_caught = false;
+        let promises = match variant {
+            Variant::ConstantIdempotencyKey => Promises::Finishing,
+            _ => Promises::Amounts,
+        };
+        for case in slice() {
+            let checked = check(&case, Some(variant), promises, THREADS, limit);
+            if let Some(violation) = checked.violation {
+                is_caught = true;
+                let steps = violation.trace.len() - 1;
+                println!(
+                    "| {variant:?} | {} | {} | {steps} | {} |",
+                    case.name, violation.what, checked.states
+                );
+            }
+        }
+        if !is_caught {
+            are_all_caught = false;
+            println!("| {variant:?} | NOT CAUGHT | | | |");
+        }
     }
+    are_all_caught
 }

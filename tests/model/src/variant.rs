@@ -52,3 +52,33 @@ pub enum Variant {
     /// The shards of a customer share a row.
     ShardsSummed,
 }
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::NoSealBeforeReport,
+        Self::SealMayGoBack,
+        Self::SealIgnoresGeneration,
+        Self::PruneIgnoresGeneration,
+        Self::SealCreatesAbsentItem,
+        Self::PruneBeforeFreeze,
+        Self::NoAdmissionGuard,
+        Self::IdentifierWithAttempt,
+        Self::TakeOverRecomputes,
+        Self::SdkRetriesUnknownWrite,
+        Self::NoGeneration,
+        Self::RestoreKeepsGeneration,
+        Self::RestoreKeepsBuckets,
+        Self::DuplicateIsFailure,
+        Self::ConstantIdempotencyKey,
+        Self::PostsWithoutAsking,
+        Self::AsksForTheHour,
+        Self::TrustsLaggingSummary,
+        Self::FoldsIntoAnyRow,
+        Self::RowsExpire,
+        Self::CreditGivenTwice,
+        Self::CreditTakenTwice,
+        Self::CreditClamped,
+        Self::ShardsSummed,
+    ];
+}
