@@ -1,5 +1,7 @@
 //! The authorizer on Lambda: wire, run, and send usage and metrics after each response.
 
+mod extension;
+
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -14,13 +16,15 @@ use farebox_aws::{
     telemetry,
 };
 use farebox_core::time::Timestamp;
-use lambda_extension::{Extension, LambdaEvent as ExtensionEvent, NextEvent};
-use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, LambdaInvocation, Runtime, service_fn};
 use serde_json::value::RawValue;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc},
+    sync::mpsc,
 };
+use tower::{ServiceExt, layer::layer_fn};
+
+use crate::extension::Extension;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -33,49 +37,50 @@ async fn main() {
 
 async fn run(read: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
     let function = read("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
-    let authorizer = Arc::new(start(Config::from_env(read)?).await?);
+    let authorizer = Arc::new(start(Config::from_env(&read)?).await?);
     let after = Arc::new(After {
         authorizer: authorizer.clone(),
         function,
     });
 
     // An internal extension keeps the environment awake until usage is sent, without making the caller wait for it.
-    let (done, waiting) = mpsc::unbounded_channel::<()>();
-    let waiting = Arc::new(Mutex::new(waiting));
+    let (done, mut answered) = mpsc::unbounded_channel::<()>();
+    let mut extension =
+        Extension::register(&read("AWS_LAMBDA_RUNTIME_API").unwrap_or_default(), "farebox-usage").await?;
     let sender = after.clone();
-    let extension = Extension::new()
-        .with_extension_name("farebox-usage")
-        .with_events(&["INVOKE"])
-        .with_events_processor(lambda_extension::service_fn(move |event: ExtensionEvent| {
-            let (sender, waiting) = (sender.clone(), waiting.clone());
-            async move {
-                if matches!(event.next, NextEvent::Invoke(_)) {
-                    waiting.lock().await.recv().await;
-                    sender.flush(false).await;
-                }
-                Ok::<_, lambda_extension::Error>(())
-            }
-        }))
-        .register()
-        .await?;
+    let mut extension = tokio::spawn(async move {
+        loop {
+            extension.next().await?;
+            answered.recv().await;
+            sender.flush(false).await;
+        }
+    });
     let handler = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let (authorizer, done) = (authorizer.clone(), done.clone());
+        let authorizer = authorizer.clone();
         async move {
             telemetry::begin(&event.context.request_id);
             let mut event = serde_json::Deserializer::from_str(event.payload.get());
             let answer = authorizer.handle(&mut event, now()).await;
-            let _ = done.send(()); // the extension lives as long as the function
             answer.map_err(|unauthorized| Diagnostic {
                 error_type: "Unauthorized".to_owned(),
                 error_message: unauthorized.to_string(),
             })
         }
     });
+    // Once Lambda has the response. Without the runtime's own tracing layer: it opens a span for each request, and no span is
+    // recorded here.
+    let tell = layer_fn(move |service: _| {
+        let done = done.clone();
+        ServiceExt::<LambdaInvocation>::map_response(service, move |()| {
+            let _ = done.send(()); // the extension lives as long as the function
+        })
+    });
     // An environment with an extension is told before it ends, and given half a second
     // (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-shutdown>).
     let mut ends = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = async { tokio::try_join!(lambda_runtime::run(handler), extension.run()) } => ended.map(|_| ()),
+        ended = Runtime::new(handler).layer(tell).run() => ended,
+        ended = &mut extension => ended?,
         _ = ends.recv() => {
             after.flush(true).await;
             Ok(())
