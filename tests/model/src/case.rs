@@ -141,6 +141,12 @@ pub fn slice() -> Vec<Case> {
             ..CALM
         },
         Case {
+            name: "order",
+            about: "two buckets in any order, a third request",
+            requests: 3,
+            ..CALM
+        },
+        Case {
             name: "skew",
             about: "clocks two buckets behind to two ahead, two requests under way",
             moments: &[10 * MINUTE, 70 * MINUTE],
@@ -238,6 +244,15 @@ pub fn slice() -> Vec<Case> {
             grants: &[1],
             crashes: true,
             late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "credits, two rows",
+            about: "a credit, two workers that freeze two rows",
+            moments: ONE_BUCKET,
+            items: 2,
+            workers: 2,
+            grants: &[1],
             ..CALM
         },
         Case {
