@@ -29,6 +29,9 @@ use crate::{Error, connect::Clients, item};
 /// (<https://docs.stripe.com/webhooks#retries>).
 const MARK_KEPT_S: u64 = 90 * 86_400;
 
+/// How often something is tried again because somebody else changed it meanwhile.
+const TRIES_MAX: u32 = 8;
+
 /// How storing a customer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -86,24 +89,43 @@ impl AccountTable {
         Ok(self.read("t", "newest").await?.unwrap_or(0))
     }
 
-    /// Stores a catalog as the next version, unless the newest one is the same. Returns its version.
+    /// Stores a catalog as the next version, unless the newest one is the same. Returns its version. Whoever died between the
+    /// two writes left a version that is not the newest: the same one is made it, another one is passed over.
     ///
     /// # Errors
-    /// [`Error`] if the table can't be written.
+    /// [`Error::Contended`] if others kept storing theirs; [`Error`] if the table can't be written. Repeating is safe.
     pub async fn put_catalog(&self, catalog: &Catalog) -> Result<u64, Error> {
-        let newest = self.newest_catalog().await?;
-        if newest > 0 && self.catalog(newest).await?.as_ref() == Some(catalog) {
-            return Ok(newest);
+        let mut version = self.newest_catalog().await?;
+        if version > 0 && self.catalog(version).await?.as_ref() == Some(catalog) {
+            return Ok(version);
         }
-        let version = newest + 1;
-        if !self
-            .put(&format!("t#{version}"), "catalog", catalog, 0, Some(0))
-            .await?
-        {
-            return Err(Error::Contended("the catalog".to_owned()));
+        for _ in 0..TRIES_MAX {
+            version += 1;
+            let key = format!("t#{version}");
+            if self.put(&key, "catalog", catalog, 0, Seen::Nothing).await?
+                || self.catalog(version).await?.as_ref() == Some(catalog)
+            {
+                self.advance_newest(version).await?;
+                return Ok(version);
+            }
         }
-        self.put("t", "newest", &version, 0, None).await?;
-        Ok(version)
+        Err(Error::Contended("the catalog".to_owned()))
+    }
+
+    /// Makes a version the newest one, unless there is a newer one by now.
+    async fn advance_newest(&self, version: u64) -> Result<(), Error> {
+        for _ in 0..TRIES_MAX {
+            let seen = self.text("t", "newest").await?;
+            let newest: u64 = match &seen {
+                Some(text) => self.parse(text)?,
+                None => 0,
+            };
+            let seen = seen.as_deref().map_or(Seen::Nothing, Seen::Document);
+            if newest >= version || self.put("t", "newest", &version, 0, seen).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended("the newest catalog".to_owned()))
     }
 
     /// Stores a customer whose epoch was `seen` when it was read; `None` creates. With an event, its mark is stored in the same
@@ -243,10 +265,54 @@ impl AccountTable {
     /// # Errors
     /// [`Error`] if the table can't be written.
     pub async fn put_key(&self, hash: KeyHash, key: &KeyRecord) -> Result<(), Error> {
-        self.put(&format!("c#{}", key.customer), &format!("key#{hash}"), &(), 0, None)
-            .await?;
-        self.put(&format!("k#{hash}"), "key", key, 0, None).await?;
+        self.put(
+            &format!("c#{}", key.customer),
+            &format!("key#{hash}"),
+            &(),
+            0,
+            Seen::Anything,
+        )
+        .await?;
+        self.put(&format!("k#{hash}"), "key", key, 0, Seen::Anything).await?;
         Ok(())
+    }
+
+    /// Changes a key, on top of whatever others made of it meanwhile. `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::Contended`] if others kept changing it; [`Error`] if the outcome is not known.
+    pub async fn change_key(&self, hash: KeyHash, change: impl Fn(&mut KeyRecord)) -> Result<Option<KeyRecord>, Error> {
+        for _ in 0..TRIES_MAX {
+            let Some((seen, mut key)) = self.seen_key(hash).await? else {
+                return Ok(None);
+            };
+            change(&mut key);
+            if self.replace_key(hash, &seen, &key).await? {
+                return Ok(Some(key));
+            }
+        }
+        Err(Error::Contended(format!("key {hash}")))
+    }
+
+    /// Reads a key with the text that it is stored as, to be named by [`Self::replace_key`].
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn seen_key(&self, hash: KeyHash) -> Result<Option<(String, KeyRecord)>, Error> {
+        let Some(seen) = self.text(&format!("k#{hash}"), "key").await? else {
+            return Ok(None);
+        };
+        let key = self.parse(&seen)?;
+        Ok(Some((seen, key)))
+    }
+
+    /// Stores a key in place of the one that was `seen`. Says whether it still was that one.
+    ///
+    /// # Errors
+    /// [`Error`] if the outcome is not known.
+    pub async fn replace_key(&self, hash: KeyHash, seen: &str, key: &KeyRecord) -> Result<bool, Error> {
+        self.put(&format!("k#{hash}"), "key", key, 0, Seen::Document(seen))
+            .await
     }
 
     /// Stores a key, unless there is one with this hash: what became of that since stays. Says whether it was new.
@@ -254,9 +320,15 @@ impl AccountTable {
     /// # Errors
     /// [`Error`] if the outcome is not known.
     pub async fn put_key_once(&self, hash: KeyHash, key: &KeyRecord) -> Result<bool, Error> {
-        self.put(&format!("c#{}", key.customer), &format!("key#{hash}"), &(), 0, None)
-            .await?;
-        self.put(&format!("k#{hash}"), "key", key, 0, Some(0)).await
+        self.put(
+            &format!("c#{}", key.customer),
+            &format!("key#{hash}"),
+            &(),
+            0,
+            Seen::Anything,
+        )
+        .await?;
+        self.put(&format!("k#{hash}"), "key", key, 0, Seen::Nothing).await
     }
 
     /// The hashes of a customer's keys.
@@ -339,6 +411,12 @@ impl AccountTable {
     }
 
     async fn read<T: DeserializeOwned>(&self, pk: &str, sk: &str) -> Result<Option<T>, Error> {
+        let text = self.text(pk, sk).await?;
+        text.map(|text| self.parse(&text)).transpose()
+    }
+
+    /// The document of an item as it is stored.
+    async fn text(&self, pk: &str, sk: &str) -> Result<Option<String>, Error> {
         let answer = self
             .clients
             .dynamodb
@@ -350,12 +428,16 @@ impl AccountTable {
             .send()
             .await
             .map_err(|e| Error::call(format!("read {} {sk}", self.table), &e))?;
-        answer.item.as_ref().map(|item| self.document(item)).transpose()
+        let text = |item| item::text(item, "doc").unwrap_or_default().to_owned();
+        Ok(answer.item.as_ref().map(text))
     }
 
     fn document<T: DeserializeOwned>(&self, item: &item::Item) -> Result<T, Error> {
-        let document = item::text(item, "doc").unwrap_or_default();
-        serde_json::from_str(document).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
+        self.parse(item::text(item, "doc").unwrap_or_default())
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
     }
 
     /// The put of a document, as part of a transaction. `seen`: the epoch it must have; 0 is that it must not exist.
@@ -392,7 +474,7 @@ impl AccountTable {
         sk: &str,
         document: &T,
         epoch: u64,
-        seen: Option<u64>,
+        seen: Seen<'_>,
     ) -> Result<bool, Error> {
         let operation = || format!("put {} {sk}", self.table);
         let document = serde_json::to_string(document).map_err(|e| Error::item(operation(), e.to_string()))?;
@@ -406,11 +488,11 @@ impl AccountTable {
             .item("epoch", AttributeValue::N(epoch.to_string()))
             .item("doc", AttributeValue::S(document));
         request = match seen {
-            None => request,
-            Some(0) => request.condition_expression("attribute_not_exists(pk)"),
-            Some(seen) => request
-                .condition_expression("epoch = :seen")
-                .expression_attribute_values(":seen", AttributeValue::N(seen.to_string())),
+            Seen::Anything => request,
+            Seen::Nothing => request.condition_expression("attribute_not_exists(pk)"),
+            Seen::Document(seen) => request
+                .condition_expression("doc = :seen")
+                .expression_attribute_values(":seen", AttributeValue::S(seen.to_owned())),
         };
         match request.send().await {
             Ok(_) => Ok(true),
@@ -423,4 +505,15 @@ impl AccountTable {
             Err(e) => Err(Error::call(operation(), &e)),
         }
     }
+}
+
+/// What an item must be for another to take its place.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    /// Whatever it is.
+    Anything,
+    /// There must be none.
+    Nothing,
+    /// It must hold this document.
+    Document(&'a str),
 }

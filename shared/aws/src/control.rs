@@ -224,9 +224,11 @@ impl Control {
             }
             Stored::Contended => Ok(None),
             Stored::Marked => {
-                // Whoever stored it may have died before the counter items were told.
-                self.bump(seen, before).await?;
-                Ok(Some(seen.clone()))
+                // Whoever stored it may have died before the counter items were told; what was `seen` may be older than that.
+                let no_such = || Error::Refused(format!("there is no customer {}", seen.id));
+                let stored = self.accounts.customer(&seen.id).await?.ok_or_else(no_such)?;
+                self.tell_counters(&stored).await?;
+                Ok(Some(stored))
             }
         }
     }
@@ -342,9 +344,7 @@ impl Control {
         change: impl Fn(&mut KeyRecord),
     ) -> Result<KeyRecord, Error> {
         let no_such = || Error::Refused("there is no such key".to_owned());
-        let mut key = self.accounts.key(hash).await?.ok_or_else(no_such)?;
-        change(&mut key);
-        self.accounts.put_key(hash, &key).await?;
+        let key = self.accounts.change_key(hash, change).await?.ok_or_else(no_such)?;
         self.change(&key.customer, now, |_| Ok(())).await?;
         Ok(key)
     }

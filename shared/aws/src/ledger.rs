@@ -1,9 +1,9 @@
 //! The ledger table: rows on their way from open to reported, units that were given, and the alerts that were noticed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_dynamodb::{
-    operation::update_item::UpdateItemError,
+    operation::{transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
     types::{
         AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
     },
@@ -22,6 +22,11 @@ use crate::{
     item::{self, Item},
     schema::WORK_INDEX,
 };
+
+/// How often a transaction is tried that was canceled for a reason which passes: another one on the same item, a busy table.
+const TRIES_MAX: u32 = 5;
+/// The pause before the second try; each further one is as much longer.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The ledger table.
 #[derive(Clone, Debug)]
@@ -61,12 +66,12 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// Names the occasion: whoever notices it again names it the same.
+    /// Names the occasion: whoever notices it again names it the same. The same share of another amount is another occasion.
     #[must_use]
     pub fn id(&self) -> String {
         format!(
-            "{}-{}-{}-{}-{}-{}",
-            self.of, self.customer, self.meter, self.plan, self.period, self.percent
+            "{}-{}-{}-{}-{}-{}-{}",
+            self.of, self.customer, self.meter, self.plan, self.period, self.percent, self.included
         )
     }
 }
@@ -131,7 +136,7 @@ impl LedgerTable {
     /// Gives units to a customer, once per grant id. Says whether it was new.
     ///
     /// # Errors
-    /// [`Error`] if it can't be written.
+    /// [`Error`] if it can't be written, [`Error::Contended`] if others kept changing the balance. Repeating is safe.
     pub async fn grant(&self, customer: &CustomerId, meter: &str, id: &str, units: u64) -> Result<bool, Error> {
         let mark = Put::builder()
             .table_name(&self.table)
@@ -143,15 +148,16 @@ impl LedgerTable {
             .build()
             .map_err(|e| Error::item("grant", e.to_string()))?;
         let add = self.transact(credit_key(customer, meter), ledger::grant(units))?;
-        self.transaction("grant", vec![TransactWriteItem::builder().put(mark).build(), add])
-            .await
+        let items = vec![TransactWriteItem::builder().put(mark).build(), add];
+        // Only the mark, which stands first, says that it was given before.
+        self.transaction("grant", items, |refused| refused == 0).await
     }
 
     /// A row's transition together with the units that it takes off the customer's balance: both or none. Says whether it was
     /// applied; if not, the row or the balance is not what it was any more.
     ///
     /// # Errors
-    /// [`Error`] if the outcome is not known.
+    /// [`Error`] if the outcome is not known, [`Error::Contended`] if others kept changing them and nothing was applied.
     pub async fn write_and_take(
         &self,
         key: &RowKey,
@@ -165,7 +171,8 @@ impl LedgerTable {
         ]);
         let row = self.transact(row, write)?;
         let take = self.transact(credit_key(&key.customer, &key.meter), ledger::take(seen, credit))?;
-        self.transaction(&format!("freeze {key}"), vec![row, take]).await
+        self.transaction(&format!("freeze {key}"), vec![row, take], |_| true)
+            .await
     }
 
     fn transact(&self, key: Item, write: Expression) -> Result<TransactWriteItem, Error> {
@@ -183,22 +190,41 @@ impl LedgerTable {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    async fn transaction(&self, what: &str, items: Vec<TransactWriteItem>) -> Result<bool, Error> {
-        let request = self
-            .clients
-            .dynamodb
-            .transact_write_items()
-            .set_transact_items(Some(items));
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_transaction_canceled_exception()) =>
-            {
-                Ok(false)
+    /// Says whether it was applied; if not, the condition of an item that `decides` failed. Nothing of a canceled transaction
+    /// is applied, so it may be tried again.
+    async fn transaction(
+        &self,
+        what: &str,
+        items: Vec<TransactWriteItem>,
+        decides: impl Fn(usize) -> bool,
+    ) -> Result<bool, Error> {
+        for pause in 1..=TRIES_MAX {
+            let request = self
+                .clients
+                .dynamodb
+                .transact_write_items()
+                .set_transact_items(Some(items.clone()));
+            let error = match request.send().await {
+                Ok(_) => return Ok(true),
+                Err(error) => error,
+            };
+            let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
+                return Err(Error::call(format!("{what} in {}", self.table), &error));
+            };
+            let codes: Vec<&str> = canceled
+                .cancellation_reasons()
+                .iter()
+                .map(|reason| reason.code().unwrap_or_default())
+                .collect();
+            if is_refused(&codes, &decides) {
+                return Ok(false);
             }
-            Err(e) => Err(Error::call(format!("{what} in {}", self.table), &e)),
+            tracing::warn!(table = self.table, what, ?codes, "a transaction was canceled");
+            if pause < TRIES_MAX {
+                tokio::time::sleep(PAUSE * pause).await;
+            }
         }
+        Err(Error::Contended(format!("{what} in {}", self.table)))
     }
 
     /// Reads a row, consistently.
@@ -516,6 +542,15 @@ impl LedgerTable {
     }
 }
 
+/// Whether a transaction was canceled because the condition of an item that `decides` failed. `codes` are the reasons by item
+/// (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CancellationReason.html>): every other one passes.
+fn is_refused(codes: &[&str], decides: impl Fn(usize) -> bool) -> bool {
+    codes
+        .iter()
+        .enumerate()
+        .any(|(item, code)| *code == "ConditionalCheckFailed" && decides(item))
+}
+
 fn credit_key(customer: &CustomerId, meter: &str) -> Item {
     Item::from([
         ("pk".to_owned(), AttributeValue::S(format!("{customer}#credit#{meter}"))),
@@ -525,8 +560,8 @@ fn credit_key(customer: &CustomerId, meter: &str) -> Item {
 
 fn alert_partition(alert: &Alert) -> String {
     format!(
-        "{}#alert#{}#{}#{}#{}",
-        alert.customer, alert.of, alert.meter, alert.plan, alert.percent
+        "{}#alert#{}#{}#{}#{}#{}",
+        alert.customer, alert.of, alert.meter, alert.plan, alert.percent, alert.included
     )
 }
 
@@ -541,4 +576,28 @@ fn alert(item: &item::Item) -> Option<Alert> {
         units: item::number(item, "units")?,
         included: item::number(item, "included")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_refused;
+
+    /// A transaction that met another one was taken for units that were given before: they never were.
+    #[test]
+    fn only_a_failed_condition_says_that_it_was_done_before() {
+        for (codes, by_any, by_first) in [
+            (&["ConditionalCheckFailed", "None"][..], true, true),
+            (&["None", "ConditionalCheckFailed"], true, false),
+            (&["ConditionalCheckFailed", "TransactionConflict"], true, true),
+            (&["None", "TransactionConflict"], false, false),
+            (&["TransactionConflict", "None"], false, false),
+            (&["ThrottlingError", "None"], false, false),
+            (&["None", "ProvisionedThroughputExceeded"], false, false),
+            (&["", ""], false, false),
+            (&[], false, false),
+        ] {
+            assert_eq!(is_refused(codes, |_| true), by_any, "{codes:?}");
+            assert_eq!(is_refused(codes, |item| item == 0), by_first, "{codes:?}");
+        }
+    }
 }
