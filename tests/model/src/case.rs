@@ -50,6 +50,8 @@ pub struct Case {
     pub raw_is_seen: bool,
     /// Of a lost counter item, what is folded while a worker already freezes the row has to be billed too.
     pub late_folds_count: bool,
+    /// Not even a call that was on its way may be counted after its row was parked.
+    pub parked_is_over: bool,
     /// The ledger may be set back to a backup so many times.
     pub ledger_losses: u8,
     /// The customer may move to another customer in Stripe.
@@ -86,12 +88,12 @@ const CALM: Case = Case {
     backup: false,
     raw_is_seen: false,
     late_folds_count: false,
+    parked_is_over: false,
     ledger_losses: 0,
     moves: 0,
     changes: 0,
     invoice: false,
 };
-
 
 /// One bucket, and time to finish.
 const ONE_BUCKET: &[Sec] = &[10 * MINUTE, 20 * MINUTE, 26 * MINUTE];
@@ -240,6 +242,7 @@ pub fn slice() -> Vec<Case> {
             name: "credits, workers",
             about: "a credit, two workers that die, late calls",
             moments: ONE_BUCKET,
+            requests: 1,
             workers: 2,
             grants: &[1],
             crashes: true,
@@ -278,6 +281,25 @@ pub fn slice() -> Vec<Case> {
             requests: 1,
             crashes: true,
             late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "ledger, forgotten",
+            about: "the ledger is set back to a backup, identifiers are forgotten, sums lag",
+            moments: FORGETTING,
+            ledger_losses: 1,
+            requests: 1,
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "ledger, plans",
+            about: "the ledger is set back to a backup, the plan changes",
+            moments: CUT,
+            ledger_losses: 1,
+            changes: 1,
+            requests: 1,
             ..CALM
         },
     ]
@@ -406,5 +428,135 @@ pub fn full() -> Vec<Case> {
             late_calls: true,
             ..CALM
         },
+        Case {
+            name: "wide credits, workers",
+            about: "a credit, two workers that die, late calls",
+            moments: ONE_BUCKET,
+            workers: 2,
+            grants: &[1],
+            crashes: true,
+            late_calls: true,
+            ..CALM
+        },
+        Case {
+            name: "lost, edge",
+            about: "a period's edge in a bucket's third minute, one of two counter items is lost",
+            moments: CUT,
+            edge: Some(3 * MINUTE),
+            items: 2,
+            losses: 1,
+            backup: true,
+            ..CALM
+        },
+        Case {
+            name: "lost, credits",
+            about: "a counter item is lost, a credit, a worker that dies",
+            moments: ONE_BUCKET,
+            grants: &[1],
+            losses: 1,
+            backup: true,
+            crashes: true,
+            ..CALM
+        },
+        Case {
+            name: "lost, forgotten",
+            about: "a counter item is lost, identifiers are forgotten",
+            moments: FORGETTING,
+            losses: 1,
+            backup: true,
+            ..CALM
+        },
+        Case {
+            name: "plans, move, credits",
+            about: "a change of plan, a move and a credit",
+            moments: CUT,
+            changes: 1,
+            moves: 1,
+            grants: &[1],
+            ..CALM
+        },
+    ]
+}
+
+/// Worlds in which the rules, as they are shipped, break a promise: each with the promise that is broken, and more about it in
+/// the README.
+#[must_use]
+pub fn findings() -> Vec<(Case, &'static str)> {
+    vec![
+        (
+            Case {
+                name: "found: shared minute",
+                about: "a bucket of one whole minute and two items: the second's report wraps around into the first's minute",
+                moments: &[MINUTE, 23 * H + 5 * MINUTE, 25 * H, 25 * H + 6 * MINUTE],
+                edge: Some(90),
+                items: 2,
+                late_calls: true,
+                ..CALM
+            },
+            "WrongSum",
+        ),
+        (
+            Case {
+                name: "found: raw item",
+                about: "an item from a backup lies in the table before the operator restores it, and the consumer runs",
+                losses: 1,
+                backup: true,
+                raw_is_seen: true,
+                ..CALM
+            },
+            "WrongSum",
+        ),
+        (
+            Case {
+                name: "found: fold during the freeze",
+                about: "the item is gone, and a message comes between the second reading of the row and its freeze",
+                moments: ONE_BUCKET,
+                losses: 1,
+                late_folds_count: true,
+                ..CALM
+            },
+            "WrongSum",
+        ),
+        (
+            Case {
+                name: "found: late call after the park",
+                about: "a call that outlives its claim, across the age of 34 days",
+                moments: &[
+                    10 * MINUTE,
+                    34 * DAY - 2 * MINUTE,
+                    34 * DAY + 9 * MINUTE,
+                    34 * DAY + 15 * MINUTE,
+                ],
+                requests: 1,
+                crashes: true,
+                late_calls: true,
+                parked_is_over: true,
+                ..CALM
+            },
+            "CountedAfterPark",
+        ),
+        (
+            Case {
+                name: "found: ledger and move",
+                about: "the ledger is set back to before a freeze, after a move, when Stripe has forgotten the identifier",
+                moments: FORGETTING,
+                ledger_losses: 1,
+                moves: 1,
+                requests: 1,
+                ..CALM
+            },
+            "ReportedTwice",
+        ),
+        (
+            Case {
+                name: "found: ledger and credit",
+                about: "the ledger is set back to before a credit was taken",
+                ledger_losses: 1,
+                grants: &[1],
+                requests: 1,
+                ..CALM
+            },
+            "Forgotten",
+        ),
     ]
 }

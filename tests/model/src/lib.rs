@@ -8,7 +8,7 @@ mod table;
 mod variant;
 mod world;
 
-pub use case::{Case, full, slice};
+pub use case::{Case, findings, full, slice};
 pub use check::{Checked, Promises, Violation, check};
 pub use machine::Action;
 pub use variant::Variant;

@@ -5,8 +5,8 @@ use crate::{
     rules::{CounterWrite, Judged, RowWrite, Rules, Sealed, Step},
     variant::Variant,
     world::{
-        Admission, Bad, Call, Counted, Event, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState, Sec, Stripe,
-        Verdict, Why, Worker, World,
+        Admission, Bad, Call, Counted, Event, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState, Sec,
+        Stripe, Verdict, Why, Worker, World,
     },
 };
 
@@ -290,7 +290,9 @@ impl Machine {
             // Messages get too old; the scan reads the item itself.
             let is_stale = key.bucket + STALE_S < now;
             let item = world.places[usize::from(key.life % 2)].item.as_ref();
-            let in_item = item.filter(|item| item.life == Some(key.life)).map_or(0, |item| item.units_of(key.bucket));
+            let in_item = item
+                .filter(|item| item.life == Some(key.life))
+                .map_or(0, |item| item.units_of(key.bucket));
             let row = world.row(self.row_of(key));
             let (_, end) = self.rules.bucket_at(world.record, key.bucket);
             let (_, old_end) = self.rules.bucket_at(
@@ -496,7 +498,10 @@ impl Machine {
             Action::Write { admission, is_answered } => self.write(world, usize::from(admission), is_answered),
             Action::Bump(place) => {
                 let item = &mut world.places[usize::from(place)].item;
-                if let Some(after) = self.rules.write_counter(item.as_ref(), CounterWrite::Bump(world.record.epoch)) {
+                if let Some(after) = self
+                    .rules
+                    .write_counter(item.as_ref(), CounterWrite::Bump(world.record.epoch))
+                {
                     *item = Some(after);
                 }
             }
@@ -510,7 +515,9 @@ impl Machine {
                 self.write_row(world, self.row_of(key), RowWrite::Fold { units, end });
                 let row = self.row_of(key);
                 let holds_units = |worker: &Worker| match worker {
-                    Worker::ReadRecord(key, _) | Worker::ReadBalance { key, .. } | Worker::Freeze { key, .. } => *key == row,
+                    Worker::ReadRecord(key, _) | Worker::ReadBalance { key, .. } | Worker::Freeze { key, .. } => {
+                        *key == row
+                    }
                     _ => false,
                 };
                 let is_too_late = !self.case.late_folds_count && world.workers.iter().any(holds_units);
@@ -805,7 +812,7 @@ impl Machine {
             Sealed::Final(units) if self.is(Variant::PruneBeforeFreeze) => Worker::PruneEarly(key, units),
             Sealed::Final(units) => Worker::ReadRecord(key, units),
             Sealed::Gone => Worker::ReadAgain(key),
-            Sealed::NotSealed => Worker::Idle,
+            Sealed::Open => Worker::Idle,
         }
     }
 
@@ -819,7 +826,10 @@ impl Machine {
                 continue;
             };
             let of_shard = Key { life, ..key };
-            if let Some(after) = self.rules.write_counter(place.item.as_ref(), CounterWrite::Seal(of_shard)) {
+            if let Some(after) = self
+                .rules
+                .write_counter(place.item.as_ref(), CounterWrite::Seal(of_shard))
+            {
                 place.item = Some(after);
             }
             if let Sealed::Final(units) = self.rules.sealed_units(place.item.as_ref(), of_shard) {
@@ -948,6 +958,8 @@ impl Machine {
             world.bad = Some(Bad::WrongPlan);
         } else if !(start..end).contains(&call.key.bucket) {
             world.bad = Some(Bad::WrongPeriod);
+        } else if self.case.parked_is_over && world.row(call.key).is_some_and(|row| row.state == RowState::Parked) {
+            world.bad = Some(Bad::CountedAfterPark);
         }
         world.stripe.events.push(Event {
             key: call.key,
@@ -1056,10 +1068,13 @@ impl Machine {
             }
         }
         let credits: u8 = world.ledger.rows.iter().map(|(_, row)| row.credit).sum();
-        let given = (0u8..).zip(self.case.grants).filter(|(i, _)| world.given & (1 << i) != 0);
+        let given = (0u8..)
+            .zip(self.case.grants)
+            .filter(|(i, _)| world.given & (1 << i) != 0);
         let given: u8 = given.map(|(_, units)| units).sum();
         let is_expiring = self.is(Variant::RowsExpire);
-        if (credits != world.ledger.taken && !is_expiring) || world.ledger.taken > given || world.ledger.granted > given {
+        if (credits != world.ledger.taken && !is_expiring) || world.ledger.taken > given || world.ledger.granted > given
+        {
             return Some(Bad::WrongCredit);
         }
         let is_forgotten = |counted: &&Counted| {
@@ -1138,7 +1153,9 @@ impl Machine {
                     life: *life,
                     bucket: *bucket,
                 });
-                let is_held = row.and_then(|row| row.claim).is_some_and(|(_, since)| since + 300 > now);
+                let is_held = row
+                    .and_then(|row| row.claim)
+                    .is_some_and(|(_, since)| since + 300 > now);
                 (!is_held).then_some(6)
             }
             _ => None,

@@ -46,13 +46,39 @@ pub(crate) enum CounterWrite {
 /// A write to a ledger row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RowWrite {
-    Fold { units: u8, end: Sec },
-    Freeze { units: u8, credit: u8, report: Report, now: Sec },
-    Close { units: u8, credit: u8, now: Sec },
-    Claim { worker: u8, now: Sec },
-    Delivered { now: Sec },
-    RetryLater { worker: u8, since: Sec, tries: u8, fault: bool, now: Sec },
-    Park { worker: u8, since: Sec },
+    Fold {
+        units: u8,
+        end: Sec,
+    },
+    Freeze {
+        units: u8,
+        credit: u8,
+        report: Report,
+        now: Sec,
+    },
+    Close {
+        units: u8,
+        credit: u8,
+        now: Sec,
+    },
+    Claim {
+        worker: u8,
+        now: Sec,
+    },
+    Delivered {
+        now: Sec,
+    },
+    RetryLater {
+        worker: u8,
+        since: Sec,
+        tries: u8,
+        fault: bool,
+        now: Sec,
+    },
+    Park {
+        worker: u8,
+        since: Sec,
+    },
     Finish,
 }
 
@@ -61,7 +87,7 @@ pub(crate) enum RowWrite {
 pub(crate) enum Sealed {
     Final(u8),
     Gone,
-    NotSealed,
+    Open,
 }
 
 /// What [`ledger::next_step`] says.
@@ -188,7 +214,9 @@ impl Rules {
                     Some(Variant::SealCreatesAbsentItem) => {
                         let mut write = write;
                         write.condition = format!("attribute_not_exists(generation) OR ({})", write.condition);
-                        write.update.push_str(", generation = if_not_exists(generation, :generation)");
+                        write
+                            .update
+                            .push_str(", generation = if_not_exists(generation, :generation)");
                         write
                     }
                     _ => write,
@@ -324,7 +352,7 @@ impl Rules {
                 match counter::sealed_units(counters.as_ref(), &generation(key.life), s(key.bucket), METER) {
                     SealAnswer::Final(units) => Sealed::Final(small(units)),
                     SealAnswer::GenerationGone => Sealed::Gone,
-                    SealAnswer::NotSealed => Sealed::NotSealed,
+                    SealAnswer::NotSealed => Sealed::Open,
                 }
             },
         )
@@ -427,10 +455,7 @@ impl Rules {
     fn with_customer<T>(&self, record: Record, read: impl FnOnce(&Customer) -> T) -> T {
         MEMORY.with_borrow_mut(|memory| {
             memory.belong_to(self.id);
-            let customer = memory
-                .customers
-                .entry(record)
-                .or_insert_with(|| self.customer(record));
+            let customer = memory.customers.entry(record).or_insert_with(|| self.customer(record));
             read(customer)
         })
     }
@@ -568,7 +593,10 @@ fn balance_out(ledger: &Ledger) -> Attributes {
 fn counters(item: &Item) -> Counters {
     let units = |&(bucket, units): &(Sec, u8)| (bucket_attribute(s(bucket), METER), u64::from(units));
     Counters {
-        generation: item.life.map(|life| generation(life).as_str().to_owned()).unwrap_or_default(),
+        generation: item
+            .life
+            .map(|life| generation(life).as_str().to_owned())
+            .unwrap_or_default(),
         auth_epoch: u64::from(item.epoch.unwrap_or(0)),
         sealed: s(item.sealed),
         units: item.units.iter().map(units).collect(),
@@ -632,6 +660,7 @@ fn core_row(key: Key, row: &Row) -> ledger::Row {
         bucket_end: s(row.end),
         due: 0,
         report: row.report.map(|report| report_out(key, report)),
+        own_minute: None,
         claim: row.claim.map(|(worker, since)| claim(worker, since)),
         faults: u64::from(row.faults),
         tries: u64::from(row.tries),

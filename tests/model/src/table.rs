@@ -201,14 +201,20 @@ mod tests {
 
     #[test]
     fn a_missing_attribute_fails_every_comparison_and_or_binds_weaker_than_and() {
-        let write = Expression::new("SET a = if_not_exists(a, :one) + :one REMOVE b, c", "x < :one OR a >= :one AND b = :one")
-            .value(":one", 1);
+        let write = Expression::new(
+            "SET a = if_not_exists(a, :one) + :one REMOVE b, c",
+            "x < :one OR a >= :one AND b = :one",
+        )
+        .value(":one", 1);
         let item = |pairs: &[(&str, u64)]| -> Attributes {
             pairs.iter().map(|&(name, n)| (name.to_owned(), Value::N(n))).collect()
         };
         assert_eq!(run(&write, &item(&[])), None);
         assert_eq!(run(&write, &item(&[("a", 1)])), None);
         assert_eq!(run(&write, &item(&[("a", 3), ("b", 1)])), Some(item(&[("a", 4)])));
-        assert_eq!(run(&write, &item(&[("x", 0), ("c", 9)])), Some(item(&[("x", 0), ("a", 2)])));
+        assert_eq!(
+            run(&write, &item(&[("x", 0), ("c", 9)])),
+            Some(item(&[("x", 0), ("a", 2)]))
+        );
     }
 }

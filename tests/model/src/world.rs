@@ -214,6 +214,8 @@ pub(crate) enum Bad {
     TwoIdentifiers,
     /// A call began after its row was parked.
     SentAfterPark,
+    /// Stripe counted a row after it was parked.
+    CountedAfterPark,
     /// A row is parked as refused while Stripe has it.
     ParkedThoughDelivered,
     /// A report went to another plan than the one that its units were admitted under.

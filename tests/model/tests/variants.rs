@@ -5,7 +5,10 @@ use farebox_model::{Promises, Variant, check, slice};
 
 /// Breaks a rule in a case, and names the promise that the checker finds broken.
 fn caught(variant: Variant, in_case: &str) -> String {
-    let case = slice().into_iter().find(|case| case.name == in_case).expect("a case of the slice");
+    let case = slice()
+        .into_iter()
+        .find(|case| case.name == in_case)
+        .expect("a case of the slice");
     // A key that never moves on changes no amount; it only never gets anywhere.
     let promises = match variant {
         Variant::ConstantIdempotencyKey => Promises::Finishing,
