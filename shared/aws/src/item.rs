@@ -67,6 +67,7 @@ pub(crate) fn row(item: &Item) -> Result<Row, String> {
         bucket_end: need("bucket_end")?,
         due: need("due")?,
         report,
+        own_minute: number(item, "own_minute").map(|n| n != 0),
         claim: match text(item, "claim") {
             None => None,
             Some(token) => Some(Claim {

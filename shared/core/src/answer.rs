@@ -103,8 +103,10 @@ fn figures(context: &mut Context, standing: &Standing, denied_by: Option<&Rate>,
     }
     context.push(("quota_used", quota.used.to_string()));
     context.push(("quota_reset", quota.reset.s().to_string()));
+    // Without included units every request is beyond them, and nothing comes nearer.
     let is_quota_near = quota
         .included
+        .filter(|&included| included > 0)
         .is_some_and(|included| u128::from(quota.used) * 100 >= u128::from(included) * u128::from(warn_percent));
     let is_rate_near = closest.is_some_and(|rate| used_up(rate) >= u128::from(warn_percent) * 10_000);
     if is_quota_near || is_rate_near {
@@ -131,5 +133,36 @@ fn spell(rate: &Rate) -> String {
     match &rate.group {
         None => format!("{units} per {seconds} s"),
         Some(group) => format!("{units} per {seconds} s on {group}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::admitted;
+    use crate::{
+        admission::{QuotaStanding, Standing},
+        time::Timestamp,
+    };
+
+    fn warns(included: Option<u64>, used: u64) -> bool {
+        let standing = Standing {
+            rates: Vec::new(),
+            quota: QuotaStanding {
+                included,
+                used,
+                reset: Timestamp::from_s(9),
+            },
+        };
+        let context = admitted(&standing, 1, 80, Timestamp::from_s(0));
+        context.iter().any(|(name, _)| *name == "warning")
+    }
+
+    #[test]
+    fn a_plan_that_includes_nothing_does_not_warn_of_every_request() {
+        assert!(!warns(Some(0), 0));
+        assert!(!warns(Some(0), 7));
+        assert!(!warns(None, 7));
+        assert!(!warns(Some(100), 79));
+        assert!(warns(Some(100), 80));
     }
 }

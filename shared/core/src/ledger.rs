@@ -32,6 +32,10 @@ pub const CLAIM_LIFE_MS: u64 = 300_000;
 pub const ASK_AFTER_S: u64 = 23 * 3_600;
 /// Stripe takes timestamps of the past 35 days; a day before that we stop (same page).
 pub const REPORT_WITHIN_S: u64 = 34 * 86_400;
+/// Stripe refuses timestamps more than five minutes ahead (same page); a minute is left for clocks that differ.
+pub const AHEAD_MAX_S: u64 = 240;
+/// A row that something went wrong with lets others go first for so long.
+pub const PUT_OFF_S: u64 = 300;
 /// Over how many partitions of the work index rows are spread.
 pub const WORK_PARTITIONS: u32 = 4;
 
@@ -173,6 +177,9 @@ pub struct Row {
     pub due: u64,
     /// What the report says. Set when sealed.
     pub report: Option<Report>,
+    /// Whether no other row's report can be stamped with the same minute. Set when sealed; rows that were sealed before this
+    /// was written down have none.
+    pub own_minute: Option<bool>,
     /// Who sends it, and since when.
     pub claim: Option<Claim>,
     /// How many times Stripe answered 5xx: part of the idempotency key, because a stored 500 is replayed.
@@ -219,11 +226,22 @@ pub fn report_timestamp(bucket: Bucket, slot: u32) -> u64 {
     }
 }
 
-/// Whether a row's minute is surely its own: only then can its report be asked for.
+/// Whether a row's minute is its own as far as its slot tells: for rows that do not say it themselves.
 #[must_use]
 pub fn has_minute_of_its_own(bucket: Bucket, slot: u32) -> bool {
+    u64::from(slot) < whole_minutes(bucket)
+}
+
+/// Whether each of so many slots has a minute of its own: one that wraps around lands on the minute of a slot that does not.
+/// Only then can a report be asked for.
+#[must_use]
+pub fn have_minutes_of_their_own(bucket: Bucket, slots: u32) -> bool {
+    u64::from(slots) <= whole_minutes(bucket)
+}
+
+fn whole_minutes(bucket: Bucket) -> u64 {
     let first = bucket.start.div_ceil(60).saturating_mul(60);
-    u64::from(slot) < bucket.end.saturating_sub(first) / 60
+    bucket.end.saturating_sub(first) / 60
 }
 
 impl Row {
@@ -280,13 +298,24 @@ pub fn next_step(row: &Row, now: Timestamp) -> NextStep {
     if now.s() <= row.key.bucket.saturating_add(ASK_AFTER_S) {
         return NextStep::Send;
     }
-    if !has_minute_of_its_own(row.bucket(), row.key.generation.slot()) {
+    let has_own_minute = row
+        .own_minute
+        .unwrap_or_else(|| has_minute_of_its_own(row.bucket(), row.key.generation.slot()));
+    if !has_own_minute {
         return NextStep::Park(
             "older than 23 hours, and its minute is shared: Stripe's sum can not tell whether it has it",
         );
     }
     let start = report.timestamp - report.timestamp % 60;
     NextStep::Ask { start, end: start + 60 }
+}
+
+/// Until when (unix seconds) a row must wait because its report is stamped too far ahead: a bucket that was sealed before it
+/// ended has minutes to come. `None` if it may be sent.
+#[must_use]
+pub fn wait_until(row: &Row, now: Timestamp) -> Option<u64> {
+    let from = row.report.as_ref()?.timestamp.saturating_sub(AHEAD_MAX_S);
+    (from > now.s()).then_some(from)
 }
 
 /// Seconds until the next attempt after `tries` failed ones: one minute, doubled each time, at most half an hour.
@@ -337,6 +366,34 @@ pub fn freeze(report: &Report, units: u64, credit: u64, now: Timestamp) -> Expre
     .value(":timestamp", report.timestamp)
     .value(":identifier", report.identifier.as_str())
     .value(":now", now.s())
+}
+
+/// Lets [`freeze`] write down as well whether the report's minute is its own: slots that come later can't have counted in its
+/// bucket.
+#[must_use]
+pub fn with_own_minute(freeze: Expression, is_own: bool) -> Expression {
+    Expression {
+        update: format!("{}, own_minute = :own_minute", freeze.update),
+        ..freeze
+    }
+    .value(":own_minute", u64::from(is_own))
+}
+
+/// Lets a row wait until a second (unix), in the state that it was seen in, `None` if it could not be read. Nothing but `due`
+/// moves, and only on.
+#[must_use]
+pub fn put_off(seen: Option<RowState>, due: u64) -> Expression {
+    let write = |condition| {
+        Expression::new("SET #due = :due", condition)
+            .name("#due", "due")
+            .value(":due", due)
+    };
+    match seen {
+        Some(state) => write("#state = :state AND #due < :due")
+            .name("#state", "state")
+            .value(":state", state.as_str()),
+        None => write("#due < :due"),
+    }
 }
 
 /// Closes a row that has nothing to report, be it that all of its units were given: open → reported.
@@ -537,4 +594,112 @@ pub fn thresholds_reached(units: u64, of: u64, percents: &[u16]) -> Vec<u64> {
     reached.sort_unstable();
     reached.dedup();
     reached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        ASK_AFTER_S, Claim, NextStep, Report, Row, RowKey, RowState, freeze, have_minutes_of_their_own, next_step,
+        put_off, report_timestamp, wait_until, with_own_minute,
+    };
+    use crate::{
+        expression::Value,
+        id::Generation,
+        time::{Bucket, Timestamp},
+    };
+
+    const HOUR: u64 = 1_700_002_800;
+
+    /// A claimed row of the bucket that begins with the hour.
+    fn row(slot: u32, end: u64, now: u64) -> Row {
+        let key = RowKey {
+            customer: "acme".to_owned().try_into().expect("an id"),
+            shard: 0,
+            generation: Generation::new([7; 8], slot),
+            meter: "api_calls".to_owned(),
+            bucket: HOUR,
+        };
+        let report = Report {
+            value: 5,
+            stripe_customer: "cus_1".to_owned(),
+            event_name: "api_calls".to_owned(),
+            timestamp: report_timestamp(Bucket { start: HOUR, end }, slot),
+            identifier: key.identifier(),
+        };
+        Row {
+            key,
+            state: RowState::Sending,
+            units: 5,
+            credit: 0,
+            bucket_end: end,
+            due: 0,
+            report: Some(report),
+            own_minute: None,
+            claim: Some(Claim {
+                token: "t".to_owned(),
+                at: Timestamp::from_s(now),
+            }),
+            faults: 0,
+            tries: 0,
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn a_report_waits_until_its_stamp_is_four_minutes_ahead() {
+        let row = row(10, HOUR + 3_600, HOUR);
+        let sendable = HOUR + 600 - 240;
+        let wait = |now| wait_until(&row, Timestamp::from_s(now));
+        assert_eq!(wait(HOUR), Some(sendable));
+        assert_eq!(wait(sendable - 1), Some(sendable));
+        assert_eq!(wait(sendable), None);
+        assert_eq!(wait(HOUR + 7_200), None);
+    }
+
+    #[test]
+    fn a_slot_that_others_wrap_onto_is_not_asked_for() {
+        let bucket = Bucket {
+            start: HOUR,
+            end: HOUR + 600,
+        };
+        assert_eq!(report_timestamp(bucket, 0), report_timestamp(bucket, 10));
+        assert!(have_minutes_of_their_own(bucket, 10));
+        assert!(!have_minutes_of_their_own(bucket, 11));
+
+        let now = HOUR + ASK_AFTER_S + 1;
+        let step = |own_minute| {
+            let row = Row {
+                own_minute,
+                ..row(0, bucket.end, now)
+            };
+            next_step(&row, Timestamp::from_s(now))
+        };
+        assert!(matches!(step(Some(false)), NextStep::Park(_)));
+        assert!(matches!(step(Some(true)), NextStep::Ask { .. }));
+        assert!(matches!(step(None), NextStep::Ask { .. }), "a row of before");
+    }
+
+    #[test]
+    fn a_frozen_row_says_whether_its_minute_is_its_own() {
+        let report = row(0, HOUR + 600, HOUR).report.expect("a report");
+        let plain = freeze(&report, 5, 0, Timestamp::from_s(HOUR));
+        let write = with_own_minute(plain.clone(), false);
+        assert!(
+            write.update.ends_with("#due = :now, own_minute = :own_minute"),
+            "{}",
+            write.update
+        );
+        assert_eq!(write.condition, plain.condition);
+        assert!(write.values.contains(&(":own_minute".to_owned(), Value::N(0))));
+    }
+
+    #[test]
+    fn putting_off_moves_nothing_but_due_and_only_on() {
+        for seen in [None, Some(RowState::Sealed)] {
+            let write = put_off(seen, 9);
+            assert_eq!(write.update, "SET #due = :due");
+            assert!(write.condition.ends_with("#due < :due"));
+            assert_eq!(write.condition.contains("#state = :state"), seen.is_some());
+        }
+    }
 }
