@@ -107,6 +107,8 @@ struct Told {
     #[serde(flatten)]
     alert: Alert,
     id: String,
+    /// The higher threshold that was noticed at once with it, and told in its place.
+    replaced_by: Option<u64>,
     deliveries: Vec<Delivery>,
 }
 
@@ -121,7 +123,10 @@ struct Delivery {
 async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure> {
     let (_, mut alerts) = reach.control.ledger.scan().await?;
     alerts.retain(|alert| alert.customer == id.as_str());
-    alerts.sort_by_key(|alert| (alert.period, alert.meter.clone(), alert.of.clone(), alert.percent));
+    alerts.sort_by_key(|alert| {
+        let (of, meter, plan) = (alert.of.clone(), alert.meter.clone(), alert.plan.clone());
+        (alert.period, meter, of, plan, alert.percent)
+    });
     let mut told = Vec::new();
     for alert in alerts {
         let name = alert.id();
@@ -129,14 +134,25 @@ async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure>
         told.push(Told {
             alert,
             id: name,
+            replaced_by: None,
             deliveries,
         });
     }
+    let replaced: Vec<Option<u64>> = told.iter().map(|one| replaced_by(one, &told)).collect();
+    for (one, by) in told.iter_mut().zip(replaced) {
+        one.replaced_by = by;
+    }
+    let has_plans = told.iter().any(|one| one.alert.plan != told[0].alert.plan);
     out.show(&told, || {
         if told.is_empty() {
             return format!("{id} has reached no threshold.");
         }
-        let row = |Told { alert, deliveries, .. }: &Told| {
+        let row = |Told {
+                       alert,
+                       replaced_by,
+                       deliveries,
+                       ..
+                   }: &Told| {
             let deliveries: Vec<String> = deliveries
                 .iter()
                 .map(|d| match d.reason.as_str() {
@@ -144,36 +160,56 @@ async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure>
                     reason => format!("{} {} ({reason})", d.channel, d.state),
                 })
                 .collect();
-            vec![
-                time(alert.period),
-                alert.of.replace('_', " "),
+            let mut cells = vec![time(alert.period), alert.of.replace('_', " ")];
+            if has_plans {
+                cells.push(alert.plan.clone());
+            }
+            cells.extend([
                 alert.meter.clone(),
-                if deliveries.is_empty() {
-                    "not yet".to_owned()
-                } else {
-                    deliveries.join(", ")
+                match replaced_by {
+                    Some(percent) => format!("replaced by {percent} %"),
+                    None if deliveries.is_empty() => "not yet".to_owned(),
+                    None => deliveries.join(", "),
                 },
                 format!("{} %", alert.percent),
                 alert.units.to_string(),
                 alert.included.to_string(),
-            ]
+            ]);
+            cells
         };
         let rows = told.iter().map(row).collect();
-        out.table(
-            &[
-                "period from",
-                "of",
-                "meter",
-                "delivered",
-                "reached",
-                "units",
-                "included",
-            ],
-            4,
-            rows,
-        )
+        let mut header = vec!["period from", "of"];
+        if has_plans {
+            header.push("plan");
+        }
+        header.extend(["meter", "delivered", "reached", "units", "included"]);
+        out.table(&header, header.len() - 3, rows)
     })?;
     Ok(Done::Well)
+}
+
+/// The threshold that was told in place of one that nobody was told of: of those that are noticed at once only the highest is
+/// sent.
+fn replaced_by(one: &Told, all: &[Told]) -> Option<u64> {
+    if !one.deliveries.is_empty() {
+        return None;
+    }
+    let alert = &one.alert;
+    let higher = all.iter().filter(|other| {
+        let other = &other.alert;
+        (&other.of, &other.plan, &other.meter, other.period) == (&alert.of, &alert.plan, &alert.meter, alert.period)
+            && other.percent > alert.percent
+    });
+    let higher: Vec<&Told> = higher.collect();
+    let at_once = higher
+        .iter()
+        .filter(|other| other.alert.units == alert.units)
+        .map(|other| other.alert.percent);
+    let told = higher
+        .iter()
+        .filter(|other| !other.deliveries.is_empty())
+        .map(|other| other.alert.percent);
+    at_once.max().or(told.min())
 }
 
 async fn deliveries(alert: &str, reach: &Reach) -> Result<Vec<Delivery>, Failure> {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use farebox_core::{id::CustomerId, tiers::Pattern};
 
-use crate::{failure::EXIT_CODES, reach::LOCAL};
+use crate::{
+    failure::{EXIT_CODES, Failure},
+    reach::LOCAL,
+};
 
 /// Turns an API on Amazon API Gateway into a paid product.
 #[derive(Parser)]
@@ -31,7 +34,7 @@ pub(crate) struct Dev {
     /// Keep everything in this directory over restarts; without it, in memory.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The tiers to sell; without it, the built-in example.
+    /// The tiers to sell from now on; without it, what --data keeps, or at first the built-in example.
     #[arg(long, value_name = "FILE")]
     pub(crate) tiers: Option<PathBuf>,
 }
@@ -303,7 +306,7 @@ pub(crate) struct AddCustomer {
     /// The tier.
     #[arg(long)]
     pub(crate) tier: String,
-    /// The name that people know; without it, the id.
+    /// The name that people know, 1 to 128 characters; without it, the id.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Where alerts and Stripe's mail go.
@@ -340,16 +343,16 @@ pub(crate) enum Keys {
     Issue {
         /// The customer's id.
         customer: CustomerArg,
-        /// What its owner calls it.
-        #[arg(long, default_value = "")]
-        name: String,
+        /// What its owner calls it: 1 to 128 characters.
+        #[arg(long)]
+        name: Option<String>,
         /// A route that it opens (`GET /v1/*`), several times for several; without it, all of the tier's.
         #[arg(long)]
         scope: Vec<Pattern>,
         /// When it expires: `90d`, or a date like 2027-01-31.
         #[arg(long, value_name = "WHEN")]
         expires: Option<String>,
-        /// A test key.
+        /// A test key, as on `farebox dev` and with a test key of Stripe's anyway.
         #[arg(long)]
         test: bool,
         #[command(flatten)]
@@ -387,7 +390,7 @@ pub(crate) enum Usage {
     Show {
         /// The customer's id.
         customer: CustomerArg,
-        /// `current`, `previous`, or a date within the billing period.
+        /// `current`, `previous`, or a date: the billing period that begins on it, else the one that it lies in.
         #[arg(long, default_value = "current")]
         period: String,
     },
@@ -434,7 +437,8 @@ pub(crate) enum Alerts {
 pub(crate) struct Reconcile {
     /// The customer's id; without it, everybody: then rows are asked for one by one only where a sum is off.
     pub(crate) customer: Option<CustomerArg>,
-    /// `current`, `previous`, or a date within the billing period. With --invoice the default is `previous`.
+    /// `current`, `previous`, or a date: the billing period that begins on it, else the one that it lies in. With --invoice the
+    /// default is `previous`; once the subscription has ended, the period in which it did.
     #[arg(long)]
     pub(crate) period: Option<String>,
     /// Compare the invoice too: quantities, and the amount that the terms come to.
@@ -513,6 +517,17 @@ impl std::str::FromStr for CustomerArg {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.to_owned().try_into().map(Self)
+    }
+}
+
+/// A name that people gave something.
+pub(crate) fn name(text: &str) -> Result<&str, Failure> {
+    let is_fine = (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    match is_fine {
+        true => Ok(text),
+        false => Err(Failure::usage(
+            "a name is 1 to 128 characters without control characters",
+        )),
     }
 }
 

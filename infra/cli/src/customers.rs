@@ -8,18 +8,18 @@ use farebox_billing::{Offer, Sale, When};
 use farebox_core::{
     account::{Contact, Customer, Standing, WebhookSecret},
     id::CustomerId,
-    key::Mode,
     money::Money,
-    tiers::Overrides,
+    tiers::{Overrides, PastDue, PastDuePolicy, Terms},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    arguments::{AddCustomer, Customers},
+    arguments::{AddCustomer, Customers, name},
+    ended_in,
     failure::{Done, Failure},
     keys::{show_issued, would},
     reach::Reach,
-    show::{Out, count, time},
+    show::{Out, count, plain, time},
     tiers::read,
 };
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         Customers::Add(new) => add(new, reach, out).await,
         Customers::Show { id } => {
             let customer = reach.customer(&id.0).await?;
-            show(&customer, reach, out)
+            show(&customer, reach, out).await
         }
         Customers::List => list(reach, out).await,
         Customers::SetTier {
@@ -62,7 +62,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
                 return would(out, &what);
             }
             let changed = reach.books().await?.change_tier(&id.0, offer).await?;
-            show(&changed, reach, out)
+            show(&changed, reach, out).await
         }
         Customers::Cancel {
             id,
@@ -76,7 +76,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
                 return would(out, &format!("end the subscription of {} {from}", id.0));
             }
             let changed = reach.books().await?.cancel(&id.0, when).await?;
-            show(&changed, reach, out)
+            show(&changed, reach, out).await
         }
         Customers::Grant {
             id,
@@ -85,7 +85,15 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             grant,
             trial,
         } => {
-            reach.customer(&id.0).await?;
+            let customer = reach.customer(&id.0).await?;
+            not_ended(&customer, reach, "given units would never be used")?;
+            let known = customer.grants.iter().find(|known| Some(&known.id) == grant.as_ref());
+            if let Some(known) = known.filter(|known| known.units != units || known.meter != meter) {
+                return Err(Failure::Failed(format!(
+                    "the grant {} gave {} {} units of {} already: another grant needs another --id",
+                    known.id, id.0, known.units, known.meter
+                )));
+            }
             if trial.dry_run {
                 return would(out, &format!("give {} {units} units of {meter}", id.0));
             }
@@ -161,15 +169,18 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         .map(agreement)
         .transpose()?
         .unwrap_or_default();
+    let named = new.name.as_deref().map(name).transpose()?;
+    reach.knows_tier(catalog, &new.tier).await?;
     let terms = reach.control.terms_of(catalog, &new.tier, &overrides).await?;
-    if reach.control.accounts.customer(&id).await?.is_some() {
+    let known = reach.control.accounts.customer(&id).await?;
+    if known.as_ref().is_some_and(|known| known.standing != Standing::Ended) {
         return Err(Failure::Failed(format!(
             "customer {id} exists already: see `farebox customers show {id}`, or change it with `farebox customers set-tier`"
         )));
     }
     let mut contact = Contact {
         email: new.email.map(|email| address(&email)).transpose()?,
-        webhook: new.webhook.map(|url| https(&url)).transpose()?,
+        webhook: new.webhook.map(|url| callable(&url, reach)).transpose()?,
         webhook_secrets: Vec::new(),
     };
     if new.trial.dry_run {
@@ -190,7 +201,11 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     let shown_once = contact.webhook_secrets.first().cloned();
     let sale = Sale {
         id: id.clone(),
-        name: new.name.unwrap_or_else(|| id.to_string()),
+        name: match (named, known) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(known)) => known.name,
+            (None, None) => id.to_string(),
+        },
         tier: new.tier,
         catalog,
         overrides,
@@ -206,7 +221,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     if new.key {
         let key = NewKey {
             brand: new.brand.brand,
-            mode: Mode::Live,
+            mode: reach.key_mode(false),
             name: "first key".to_owned(),
             scopes: Vec::new(),
             expires: None,
@@ -265,6 +280,7 @@ async fn offer(
             "there is no catalog {catalog}; the newest is {newest}"
         )));
     }
+    reach.knows_tier(catalog, &tier).await?;
     let phase = customer.phase_at(reach.now().s());
     let overrides = match r#override {
         Some(file) => agreement(file)?,
@@ -311,8 +327,25 @@ fn agreement(file: &Path) -> Result<Overrides, Failure> {
     })
 }
 
+/// Refuses what an ended subscription has no use for.
+fn not_ended(customer: &Customer, reach: &Reach, why: &str) -> Result<(), Failure> {
+    match ended_in(customer, reach.now().s()) {
+        None => Ok(()),
+        Some(_) => Err(Failure::Failed(format!(
+            "the subscription of {} has ended{}: {why}",
+            customer.id,
+            customer
+                .ends
+                .map_or(String::new(), |ends| format!(" on {}", time(ends)))
+        ))),
+    }
+}
+
 async fn suspend(id: &CustomerId, to: bool, is_trial: bool, reach: &Reach, out: Out) -> Result<Done, Failure> {
-    reach.customer(id).await?;
+    let customer = reach.customer(id).await?;
+    if !to {
+        not_ended(&customer, reach, "nobody would be let in")?;
+    }
     let verb = if to { "suspend" } else { "resume" };
     if is_trial {
         return would(out, &format!("{verb} {id}"));
@@ -355,7 +388,7 @@ async fn contact(
         .map(|email| email.map(|email| address(&email)).transpose())
         .transpose()?;
     let webhook = given(change.webhook)
-        .map(|url| url.map(|url| https(&url)).transpose())
+        .map(|url| url.map(|url| callable(&url, reach)).transpose())
         .transpose()?;
     let is_first = matches!(webhook, Some(Some(_))) && before.contact.webhook_secrets.is_empty();
     let new_secret = if change.rotate || is_first {
@@ -417,8 +450,13 @@ fn address(text: &str) -> Result<String, Failure> {
     }
 }
 
-fn https(url: &str) -> Result<String, Failure> {
-    let is_fine = |url: &http::Uri| url.scheme_str() == Some("https") && url.host().is_some();
+/// The address of a webhook: `https`, and on `farebox dev` also `http` on this machine, as its notifier takes it.
+fn callable(url: &str, reach: &Reach) -> Result<String, Failure> {
+    let is_fine = |url: &http::Uri| match (url.scheme_str(), url.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) => reach.is_local,
+        _ => false,
+    };
     match url.parse::<http::Uri>().is_ok_and(|url| is_fine(&url)) {
         true => Ok(url.to_owned()),
         false => Err(Failure::usage(format!("{url:?} is not an https:// address"))),
@@ -440,13 +478,15 @@ pub(crate) fn record(customer: &Customer) -> Value {
     value
 }
 
-fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+async fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    // A record whose terms are not complete any more is still shown.
+    let terms = reach.control.terms(customer, reach.now()).await.ok();
     let now = reach.now().s();
     out.show(&record(customer), || {
         let (phase, period) = (customer.phase_at(now), customer.cycle.period_at(now));
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        let or_none = |text: &Option<String>| text.as_deref().map_or("none".to_owned(), plain);
         let mut lines = vec![
-            ("customer", format!("{} ({})", customer.id, customer.name)),
+            ("customer", format!("{} ({})", customer.id, plain(&customer.name))),
             (
                 "tier",
                 format!("{} ({}, catalog {})", phase.tier, phase.plan, phase.catalog),
@@ -458,18 +498,43 @@ fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
             ("mail", or_none(&customer.contact.email)),
             ("webhook", or_none(&customer.contact.webhook)),
         ];
+        if let Some(past_due) = terms.as_ref().and_then(|terms| overdue(customer, &terms.past_due, now)) {
+            lines.insert(3, ("past due", past_due));
+        }
+        if let Some(offered) = &customer.offered {
+            let from = match offered.from {
+                0 => "at once".to_owned(),
+                from => format!("from {}", time(from)),
+            };
+            lines.insert(
+                2,
+                ("asked of stripe", format!("{} ({}) {from}", offered.tier, offered.plan)),
+            );
+        }
         if let Some(next) = customer.phase_after(now) {
             lines.insert(
                 2,
                 (
                     "then",
-                    format!("{} ({}) from {}", next.tier, next.plan, time(next.from)),
+                    format!(
+                        "{} ({}, catalog {}) from {}",
+                        next.tier,
+                        next.plan,
+                        next.catalog,
+                        time(next.from)
+                    ),
                 ),
             );
         }
         if let Some(ends) = customer.ends {
-            lines.push(("ends", time(ends)));
+            lines.push((if ends <= now { "ended" } else { "ends" }, time(ends)));
         }
+        lines.extend(
+            terms
+                .as_ref()
+                .map(|terms| caps(customer, terms, now))
+                .unwrap_or_default(),
+        );
         for grant in customer.grants.iter().filter(|grant| period.contains(grant.period)) {
             lines.push((
                 "given",
@@ -480,6 +545,51 @@ fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
         lines.join("\n")
     })?;
     Ok(Done::Well)
+}
+
+/// The spend caps that hold, and whether they were agreed with this customer.
+fn caps(customer: &Customer, terms: &Terms, now_s: u64) -> Vec<(&'static str, String)> {
+    let is_own = customer.phase_at(now_s).overrides.spend_cap.is_some();
+    let whose = if is_own { "own" } else { "the tier's" };
+    let caps = terms.spend_cap.iter().map(|(meter, cap)| {
+        let units = terms.cap_units.get(meter).copied().unwrap_or(0);
+        let cap = cap.display(terms.currency);
+        (
+            "spend cap",
+            format!("{cap} on {meter}, which is {units} units ({whose})"),
+        )
+    });
+    let caps: Vec<_> = caps.collect();
+    match caps.is_empty() && is_own {
+        true => vec![("spend cap", "none (own)".to_owned())],
+        false => caps,
+    }
+}
+
+/// What an unpaid invoice does, and from when on.
+fn overdue(customer: &Customer, past_due: &PastDue, now_s: u64) -> Option<String> {
+    let what = match past_due.policy {
+        PastDuePolicy::Keep => {
+            return Some("nothing changes while it is")
+                .filter(|_| is_overdue(customer))
+                .map(str::to_owned);
+        }
+        PastDuePolicy::Throttle(limit) => format!("slowed to {limit}"),
+        PastDuePolicy::Block => "refused".to_owned(),
+    };
+    match customer.standing {
+        Standing::PastDue { since } => {
+            let from = since.saturating_add(past_due.grace_s);
+            let verb = if from <= now_s { "since" } else { "from" };
+            Some(format!("since {}; {what} {verb} {}", time(since), time(from)))
+        }
+        Standing::Unpaid => Some(format!("Stripe has given up collecting; {what}")),
+        _ => None,
+    }
+}
+
+fn is_overdue(customer: &Customer) -> bool {
+    matches!(customer.standing, Standing::PastDue { .. } | Standing::Unpaid)
 }
 
 /// How a customer stands, in a few words.
@@ -512,7 +622,7 @@ async fn list(reach: &Reach, out: Out) -> Result<Done, Failure> {
             let phase = customer.phase_at(now);
             vec![
                 customer.id.to_string(),
-                customer.name.clone(),
+                plain(&customer.name),
                 phase.tier.clone(),
                 phase.plan.to_string(),
                 standing(customer, now),

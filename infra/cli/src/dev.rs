@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use farebox_local::{DEV_TIERS, Error, Options, System, VirtualClock};
+use farebox_core::tiers::{Access, Catalog, Custom, Tier};
+use farebox_local::{DEV_TIERS, Error, Options, SAMPLE_ROUTES, System, VirtualClock};
 
 use crate::{arguments::Dev, failure::Done};
 
@@ -13,6 +14,7 @@ const PACE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
     let port = port.unwrap_or(PORT);
+    let keeps_catalog = tiers.is_none();
     let tiers = match tiers {
         None => DEV_TIERS.to_owned(),
         Some(file) => std::fs::read_to_string(&file).map_err(|cause| Error::Io {
@@ -34,6 +36,7 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
     let system = System::start(Options {
         data: data.clone(),
         tiers,
+        keeps_catalog,
         clock: VirtualClock::running(0),
         environments: 1,
         docs_url: format!("{base}/_farebox/errors"),
@@ -49,16 +52,31 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
             Some(directory) => format!("Everything is kept in {}.", directory.display()),
         }
     );
+    let (version, catalog) = &system.catalog;
+    if keeps_catalog && *version > 1 {
+        println!("Catalog {version} is sold, as it was stored (--tiers FILE stores another one).");
+    }
+    if !system.catalog_changes.is_empty() {
+        println!("Catalog {version} is sold from now on:");
+        for sentence in &system.catalog_changes {
+            println!("  {sentence}");
+        }
+        println!("Who was sold an earlier one stays on it: farebox customers set-tier ID TIER moves.");
+    }
     for (tier, key) in &keys {
-        let (method, path) = match tier.as_str() {
-            "free" => ("", "/v1/basic/hello"),
-            "enterprise" => ("", "/v1/admin/stats"),
-            _ => ("-X POST ", "/v1/generate"),
+        let (method, path) = open_route(catalog, tier);
+        let method = match method.as_str() {
+            "GET" => String::new(),
+            method => format!("-X {method} "),
         };
         println!("\n{tier}:\n  curl -i {method}-H 'x-api-key: {key}' {base}{path}");
     }
     println!("\nSee what is counted:   curl {base}/_farebox/state");
     println!("Let an hour pass:      curl -X POST -d '{{\"advance_seconds\": 3600}}' {base}/_farebox/clock");
+    println!(
+        "See what was sent:     curl {base}/_farebox/outbox   (a webhook to try: http://{}/hooks/NAME)",
+        system.services.outbox_address
+    );
     println!("Stop with Ctrl-C.");
 
     let schedule = system.clone();
@@ -82,4 +100,33 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
         cause,
     })?;
     Ok(Done::Well)
+}
+
+/// A route that is open to a tier, and that its limits have room for: one of the sample API's, else one of its own.
+fn open_route(catalog: &Catalog, tier: &str) -> (String, String) {
+    let Some(found) = catalog.tier(tier) else {
+        return ("GET".to_owned(), "/".to_owned());
+    };
+    let sample = SAMPLE_ROUTES.map(|(method, path)| (method.to_owned(), path.to_owned()));
+    let own = found.endpoints.iter().map(|pattern| {
+        let text = pattern.to_string();
+        let (method, path) = text.split_once(' ').unwrap_or(("GET", &text));
+        (method.to_owned(), path.replace('*', "1"))
+    });
+    let own: Vec<(String, String)> = own.collect();
+    let routes = || sample.iter().chain(&own);
+    let is_open = |(method, path): &&(String, String)| match catalog.access(tier, method, path) {
+        Access::Open { cost, .. } => fits(found, cost),
+        Access::NotInTier { .. } | Access::NoSuchRoute => false,
+    };
+    let route = routes().find(is_open).or(own.first()).cloned();
+    route.unwrap_or_else(|| ("GET".to_owned(), "/".to_owned()))
+}
+
+/// Whether every limit of a tier has room for so many units at once.
+fn fits(tier: &Tier, units: u64) -> bool {
+    match &tier.limits {
+        Custom::Fixed(limits) => limits.iter().all(|limit| units <= limit.units),
+        Custom::Custom => true,
+    }
 }

@@ -45,7 +45,8 @@ pub(crate) async fn run(command: Events, reach: &Reach, out: Out) -> Result<Done
             };
             let mut line = format!("{}: {} {verb}", replay.queue, count(replay.replayed, "message"));
             for (reason, n) in &replay.unreadable {
-                line.push_str(&format!("\n  {} stay: {reason}", count(*n, "message")));
+                let verb = if *n == 1 { "stays" } else { "stay" };
+                line.push_str(&format!("\n  {} {verb}: {reason}", count(*n, "message")));
             }
             line
         });

@@ -5,16 +5,16 @@ use farebox_aws::control::{IssuedKey, NewKey};
 use farebox_core::{
     account::KeyRecord,
     id::CustomerId,
-    key::{ApiKey, KeyHash, Mode},
+    key::{ApiKey, KeyHash},
     time::Timestamp,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    arguments::{Keys, duration_s},
+    arguments::{Keys, duration_s, name as checked_name},
     failure::{Done, Failure},
     reach::Reach,
-    show::{Out, time},
+    show::{Out, plain, time},
 };
 
 /// So many digits of a hash name a key, if no other begins with them.
@@ -33,8 +33,11 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
         } => {
             let new = NewKey {
                 brand: brand.brand,
-                mode: if test { Mode::Test } else { Mode::Live },
-                name,
+                mode: reach.key_mode(test),
+                name: match &name {
+                    Some(name) => checked_name(name)?.to_owned(),
+                    None => String::new(),
+                },
                 scopes: scope,
                 expires: expires.map(|text| moment(&text, reach.now())).transpose()?,
             };
@@ -54,19 +57,32 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                     old.customer
                 )));
             }
+            if let Some(expired) = old.expires.filter(|&expires| expires <= reach.now()) {
+                return Err(Failure::Failed(format!(
+                    "the key {} expired on {}: issue a new one with `farebox keys issue {}`",
+                    shown(&old),
+                    time(expired.s()),
+                    old.customer
+                )));
+            }
             let brand = old.prefix.split('_').next().unwrap_or_default();
+            let end = reach.now().plus_ms(grace.saturating_mul(1_000));
             if trial.dry_run {
                 return would(
                     out,
                     &format!(
-                        "replace {} of {}, which stays valid for {grace} s",
+                        "replace {} of {}, which {}",
                         shown(&old),
-                        old.customer
+                        old.customer,
+                        validity(old.expires.map_or(end, |expires| expires.min(end)), reach.now())
                     ),
                 );
             }
             let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await?;
-            eprintln!("{} stays valid until {}.", shown(&old), time(reach.now().s() + grace));
+            // What was stored, which an earlier expiry may have decided.
+            let stored = reach.control.accounts.key(hash).await?;
+            let until = stored.and_then(|key| key.expires).unwrap_or(end);
+            eprintln!("{} {}.", shown(&old), validity(until, reach.now()));
             show_issued(&issued, out)
         }
         Keys::Revoke { key, trial } => {
@@ -131,7 +147,7 @@ async fn list(customer: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Fa
             let hash = hash.to_string();
             vec![
                 shown(key),
-                key.name.clone(),
+                plain(&key.name),
                 key.mode.as_str().to_owned(),
                 state,
                 scopes,
@@ -143,6 +159,14 @@ async fn list(customer: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Fa
         out.table(&["key", "name", "mode", "state", "routes", "issued", "hash"], 7, rows)
     })?;
     Ok(Done::Well)
+}
+
+/// How long a replaced key stays valid.
+fn validity(until: Timestamp, now: Timestamp) -> String {
+    match until <= now {
+        true => "is refused from now on".to_owned(),
+        false => format!("stays valid until {}", time(until.s())),
+    }
 }
 
 fn shown(key: &KeyRecord) -> String {

@@ -22,7 +22,10 @@ mod usage;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use farebox_core::{account::Customer, time::Period};
+use farebox_core::{
+    account::{Customer, Standing},
+    time::Period,
+};
 
 use crate::{
     arguments::{Arguments, Command, Dev, Tiers},
@@ -33,6 +36,7 @@ use crate::{
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
+const DAY_S: u64 = 86_400;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FAREBOX_LOG")
@@ -110,7 +114,15 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
     }
 }
 
-/// The billing period that `current`, `previous` or a date names.
+/// Whether a customer's subscription has ended, and in which billing period it did.
+pub(crate) fn ended_in(customer: &Customer, now_s: u64) -> Option<Period> {
+    match customer.ends.filter(|&ends| ends <= now_s) {
+        Some(ends) => Some(customer.cycle.period_at(ends.saturating_sub(1))),
+        None => (customer.standing == Standing::Ended).then_some(customer.cycle.current),
+    }
+}
+
+/// The billing period that `current`, `previous` or a date names: the one that begins on the date, else the one that it lies in.
 pub(crate) fn period_of(customer: &Customer, name: &str, now_s: u64) -> Result<Period, Failure> {
     let current = customer.cycle.period_at(now_s);
     match name {
@@ -124,7 +136,13 @@ pub(crate) fn period_of(customer: &Customer, name: &str, now_s: u64) -> Result<P
             };
             let date = chrono::NaiveDate::parse_from_str(date, "%Y-%m-%d").map_err(wrong)?;
             let s = date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp();
-            Ok(customer.cycle.period_at(u64::try_from(s).unwrap_or(0)))
+            let midnight = u64::try_from(s).unwrap_or(0);
+            let period = customer.cycle.period_at(midnight);
+            // Periods begin at any time of day: the one that begins on the date is meant before the one that ends on it.
+            if period.start < midnight && period.end < midnight.saturating_add(DAY_S) {
+                return Ok(customer.cycle.period_at(period.end));
+            }
+            Ok(period)
         }
     }
 }

@@ -18,7 +18,7 @@ use farebox_aws::{
     schema::{Queues, Tables},
 };
 use farebox_billing::{Books, Clock};
-use farebox_core::{account::Customer, id::CustomerId, time::Timestamp};
+use farebox_core::{account::Customer, id::CustomerId, key::Mode, time::Timestamp};
 use farebox_stripe::SecretKey;
 use http_body_util::{BodyExt, Empty};
 use serde::Deserialize;
@@ -40,6 +40,10 @@ pub(crate) struct Reach {
     queues: Option<Queues>,
     stack: String,
     stripe: Result<farebox_stripe::Client, String>,
+    /// Nothing there moves real money.
+    is_test: bool,
+    /// It is `farebox dev`.
+    pub(crate) is_local: bool,
 }
 
 /// What `GET /_farebox/endpoints` answers.
@@ -121,6 +125,7 @@ impl Reach {
             String::new(),
             stripe(Some(endpoints.stripe_secret_key), Some(endpoints.stripe)),
             Arc::new(move || now),
+            (true, true),
         ))
     }
 
@@ -136,6 +141,10 @@ impl Reach {
             ledger: named(&options.ledger_table, "ledger"),
         };
         let key = std::env::var("STRIPE_SECRET_KEY").ok();
+        // https://docs.stripe.com/keys
+        let is_test = key
+            .as_deref()
+            .is_some_and(|key| key.starts_with("sk_test_") || key.starts_with("rk_test_"));
         Ok(Self::new(
             &settings,
             tables,
@@ -143,6 +152,7 @@ impl Reach {
             options.stack.clone(),
             stripe(key, options.stripe_url.clone()),
             Arc::new(machine_time),
+            (is_test, false),
         ))
     }
 
@@ -153,6 +163,7 @@ impl Reach {
         stack: String,
         stripe: Result<farebox_stripe::Client, String>,
         clock: Clock,
+        (is_test, is_local): (bool, bool),
     ) -> Self {
         let clients = Clients::new(settings);
         let control = Control {
@@ -168,6 +179,17 @@ impl Reach {
             queues,
             stack,
             stripe,
+            is_test,
+            is_local,
+        }
+    }
+
+    /// Which keys are issued here.
+    pub(crate) fn key_mode(&self, asks_for_test: bool) -> Mode {
+        if asks_for_test || self.is_test {
+            Mode::Test
+        } else {
+            Mode::Live
         }
     }
 
@@ -214,6 +236,21 @@ impl Reach {
                  queue's address in {variable}"
             ))
         })
+    }
+
+    /// Whether a catalog has a tier.
+    pub(crate) async fn knows_tier(&self, version: u64, tier: &str) -> Result<(), Failure> {
+        let Some(catalog) = self.control.accounts.catalog(version).await? else {
+            return Err(Failure::NotFound(format!("there is no catalog {version}")));
+        };
+        if catalog.tier(tier).is_some() {
+            return Ok(());
+        }
+        let known: Vec<&str> = catalog.tiers.iter().map(|tier| tier.name.as_str()).collect();
+        Err(Failure::NotFound(format!(
+            "no tier {tier:?}: there are {}",
+            known.join(", ")
+        )))
     }
 
     /// A customer's record.

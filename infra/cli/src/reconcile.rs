@@ -1,10 +1,12 @@
 //! `farebox reconcile`: counter, ledger, Stripe and invoice, compared.
 
 use farebox_billing::{Asked, Reconciliation, RowCheck, SumCheck};
+use farebox_core::time::Period;
 use serde_json::json;
 
 use crate::{
     arguments::Reconcile,
+    ended_in,
     failure::{Done, Failure},
     period_of,
     reach::Reach,
@@ -25,7 +27,10 @@ pub(crate) async fn run(options: Reconcile, reach: &Reach, out: Out) -> Result<D
     };
     let mut found = Vec::new();
     for customer in &customers {
-        let period = period_of(customer, name, reach.now().s())?;
+        let period = match (&options.period, ended_in(customer, reach.now().s())) {
+            (None, Some(period)) => period,
+            _ => period_of(customer, name, reach.now().s())?,
+        };
         found.push(reconciler.customer(customer, period, asked).await?);
     }
     let difference: u64 = found.iter().map(|one| one.difference).sum();
@@ -71,7 +76,7 @@ fn text(found: &[Reconciliation], all_rows: bool, out: Out) -> String {
     let rows = found.iter().flat_map(|one| one.sums.iter().map(move |sum| (one, sum)));
     let rows: Vec<Vec<String>> = rows.map(|(one, sum)| row(one, sum, has_invoice)).collect();
     let mut parts = vec![match rows.is_empty() {
-        true => "Nothing was used.".to_owned(),
+        true => nothing(found),
         false => out.table(&header, 3, rows),
     }];
     for one in found {
@@ -111,6 +116,23 @@ fn text(found: &[Reconciliation], all_rows: bool, out: Out) -> String {
         );
     }
     parts.join("\n")
+}
+
+/// In which billing periods nothing was used.
+fn nothing(found: &[Reconciliation]) -> String {
+    let mut periods: Vec<Period> = found.iter().map(|one| one.period).collect();
+    periods.sort();
+    periods.dedup();
+    let named = |period: &Period| format!("{} to {}", time(period.start), time(period.end));
+    match (periods.as_slice(), periods.first(), periods.last()) {
+        ([period], ..) => format!("Nothing was used from {}.", named(period)),
+        (_, Some(first), Some(last)) => format!(
+            "Nothing was used in any customer's billing period; they lie between {} and {}.",
+            time(first.start),
+            time(last.end)
+        ),
+        _ => "There are no customers.".to_owned(),
+    }
 }
 
 fn row(one: &Reconciliation, sum: &SumCheck, has_invoice: bool) -> Vec<String> {

@@ -31,7 +31,7 @@ impl Out {
     pub(crate) fn show(self, value: &impl Serialize, people: impl FnOnce() -> String) -> Result<(), Failure> {
         if self.is_json {
             let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-            self.line(&text)
+            self.line(&escaped(&text))
         } else {
             self.line(people().trim_end())
         }
@@ -98,6 +98,23 @@ impl Out {
             false => text.to_owned(),
         }
     }
+}
+
+/// Text that somebody else chose, without what could steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// JSON with DEL and the C1 controls escaped as well; they stand in strings only.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\u{7f}'..='\u{9f}' => text.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => text.push(char),
+        }
+    }
+    text
 }
 
 /// A second of unix time in UTC.

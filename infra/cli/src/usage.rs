@@ -8,10 +8,11 @@ use std::{
 use farebox_aws::counters::key;
 use farebox_core::{
     account::Customer,
+    account::Hold,
     admission::{Counters, parse_bucket_attribute, quota_attribute},
     id::CustomerId,
-    ledger::Row,
-    tiers::{AtQuota, Terms},
+    ledger::{Balance, Row, RowState},
+    tiers::{AtQuota, Limit, Terms},
     time::Period,
 };
 use serde::Serialize;
@@ -75,46 +76,140 @@ struct Line {
     meter: String,
     units: u64,
     included: Option<u64>,
+    /// Given in this billing period, under whatever plan.
     granted: u64,
+    /// Given units that the invoice of this plan is less, taken already or to be taken of what is left.
+    credit: u64,
     amount: Option<u64>,
     shown_amount: String,
     spend_cap: Option<u64>,
+    shown_cap: Option<String>,
+}
+
+/// What was used under a plan on a meter.
+type ByPlan = BTreeMap<(String, String), u64>;
+
+/// What was used in a billing period: under the present plan as the counters say, else as the ledger does.
+fn by_plan(
+    customer: &Customer,
+    counted: Option<BTreeMap<String, u64>>,
+    rows: &[Row],
+    period: Period,
+    now_s: u64,
+) -> ByPlan {
+    let present = &customer.phase_at(now_s).plan;
+    let is_current = counted.is_some();
+    let counted = counted.unwrap_or_default().into_iter();
+    let mut units: ByPlan = counted.map(|(meter, n)| ((present.to_string(), meter), n)).collect();
+    for row in rows_in(customer, rows, period) {
+        let plan = &customer.phase_at(row.key.bucket).plan;
+        if !(is_current && plan == present) {
+            *units.entry((plan.to_string(), row.key.meter.clone())).or_default() += row.units;
+        }
+    }
+    units
+}
+
+fn rows_in<'a>(customer: &'a Customer, rows: &'a [Row], period: Period) -> impl Iterator<Item = &'a Row> {
+    rows.iter()
+        .filter(move |row| row.key.customer == customer.id && period.contains(row.key.bucket))
+}
+
+/// How many given units each plan's invoice is less, and how many are left by meter then: what rows have taken already, and
+/// what those to come will take of the balance, oldest first.
+async fn credits(
+    customer: &Customer,
+    units: &ByPlan,
+    rows: &[Row],
+    period: Period,
+    reach: &Reach,
+) -> Result<(ByPlan, BTreeMap<String, u64>), Failure> {
+    let mut left: BTreeMap<String, u64> = BTreeMap::new();
+    for (_, meter) in units.keys() {
+        if left.contains_key(meter) {
+            continue;
+        }
+        let balance = reach.control.ledger.balance(&customer.id, meter).await?;
+        let earlier = rows.iter().filter(|row| {
+            let key = &row.key;
+            key.customer == customer.id && key.meter == *meter && key.bucket < period.start && is_open(row)
+        });
+        left.insert(meter.clone(), after(balance, earlier.map(|row| row.units).sum()));
+    }
+    let began = |plan: &str| customer.phases.iter().position(|phase| phase.plan.as_str() == plan);
+    let mut order: Vec<&(String, String)> = units.keys().collect();
+    order.sort_by_key(|(plan, _)| began(plan));
+    let mut credits = ByPlan::new();
+    for key in order {
+        let (mut taken, mut frozen) = (0u64, 0u64);
+        let of_plan = |row: &&Row| row.key.meter == key.1 && customer.phase_at(row.key.bucket).plan.as_str() == key.0;
+        for row in rows_in(customer, rows, period)
+            .filter(of_plan)
+            .filter(|row| !is_open(row))
+        {
+            taken = taken.saturating_add(row.credit);
+            frozen = frozen.saturating_add(row.units);
+        }
+        let to_come = units.get(key).copied().unwrap_or(0).saturating_sub(frozen);
+        let rest = left.entry(key.1.clone()).or_default();
+        let of_rest = to_come.min(*rest);
+        *rest -= of_rest;
+        credits.insert(key.clone(), taken.saturating_add(of_rest));
+    }
+    Ok((credits, left))
+}
+
+/// Whether the row's report is not written down yet.
+fn is_open(row: &Row) -> bool {
+    row.state == RowState::Open
+}
+
+/// What is left of a balance once so many units have taken of it.
+fn after(balance: Balance, units: u64) -> u64 {
+    let left = balance.granted.saturating_sub(balance.taken);
+    left.saturating_sub(balance.take(units))
+}
+
+/// The slower limit of a customer whose invoice stays unpaid, or the sentence that it is refused with.
+fn held(customer: &Customer, terms: &Terms, now_s: u64) -> (Option<Limit>, Option<String>) {
+    match customer.hold(&terms.past_due, now_s) {
+        Hold::None => (None, None),
+        Hold::Throttle(limit) => (
+            Some(limit),
+            Some(format!("An invoice is not paid: slowed to {limit} besides.")),
+        ),
+        Hold::Refuse(refusal) => (None, Some(format!("Refused: {}", refusal.message))),
+    }
 }
 
 async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> Result<Done, Failure> {
     let now = reach.now().s();
     let is_current = period.contains(now);
     let terms = reach.control.terms(customer, reach.now()).await?;
-    let present = &customer.phase_at(now).plan;
-    let mut units: BTreeMap<(String, String), u64> = BTreeMap::new();
-    if is_current {
-        for (meter, n) in counted(customer, reach).await? {
-            units.insert((present.to_string(), meter), n);
-        }
-    }
-    // What was used under other plans, or in other periods, is in the ledger.
+    let counted = match is_current {
+        true => Some(counted(customer, reach).await?),
+        false => None,
+    };
     let (rows, _) = reach.control.ledger.scan().await?;
-    for row in rows
-        .iter()
-        .filter(|row| row.key.customer == customer.id && period.contains(row.key.bucket))
-    {
-        let plan = &customer.phase_at(row.key.bucket).plan;
-        if !(is_current && plan == present) {
-            *units.entry((plan.to_string(), row.key.meter.clone())).or_default() += row.units;
-        }
-    }
+    let units = by_plan(customer, counted, &rows, period, now);
+    let (credits, mut left) = credits(customer, &units, &rows, period, reach).await?;
+    // What is left after an earlier period is for this one to use.
+    left.retain(|_, left| is_current && *left > 0);
     let mut lines = Vec::new();
     for ((plan, meter), units) in units {
-        lines.push(line(customer, plan, meter, units, period, reach).await?);
+        let credit = credits.get(&(plan.clone(), meter.clone())).copied().unwrap_or(0);
+        lines.push(line(customer, plan, meter, (units, credit), period, reach).await?);
     }
+    let (slower, hold) = held(customer, &terms, now);
     let value = json!({
         "customer": customer.id, "period": period, "meters": lines,
         "limits": terms.limits, "at_quota": terms.at_quota, "currency": terms.currency,
+        "given_left": left, "slower_limit": slower,
     });
     out.show(&value, || {
         let row = |line: &Line| {
             let included = line.included.map_or("unlimited".to_owned(), |units| units.to_string());
-            let numbers = [line.units.to_string(), included, line.granted.to_string()];
+            let numbers = [line.units.to_string(), included, line.credit.to_string()];
             let mut row = vec![line.plan.clone(), line.meter.clone()];
             row.extend(numbers);
             row.push(line.shown_amount.clone());
@@ -137,11 +232,23 @@ async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> R
             AtQuota::Throttle(limit) => format!("slowed to {limit}"),
             AtQuota::Block => "refused".to_owned(),
         };
-        format!(
+        let mut text = format!(
             "{table}\n{} to {}; limits: {limits}; beyond what is included: {beyond}",
             time(period.start),
             time(period.end)
-        )
+        );
+        for line in &lines {
+            if let Some(cap) = &line.shown_cap {
+                text.push_str(&format!("\nSpend cap of {} on {}: {cap}.", line.plan, line.meter));
+            }
+        }
+        for (meter, left) in &left {
+            text.push_str(&format!("\n{left} given units of {meter} are left."));
+        }
+        if let Some(hold) = hold.filter(|_| is_current) {
+            text.push_str(&format!("\n{}", out.waits(&hold)));
+        }
+        text
     })?;
     Ok(Done::Well)
 }
@@ -150,7 +257,7 @@ async fn line(
     customer: &Customer,
     plan: String,
     meter: String,
-    units: u64,
+    (units, credit): (u64, u64),
     period: Period,
     reach: &Reach,
 ) -> Result<Line, Failure> {
@@ -164,24 +271,29 @@ async fn line(
             units,
             included: None,
             granted,
+            credit,
             amount: None,
             shown_amount: "unknown".to_owned(),
             spend_cap: None,
+            shown_cap: None,
         });
     };
     let terms = reach
         .control
         .terms_of(phase.catalog, &phase.tier, &phase.overrides)
         .await?;
-    let amount = terms.usage_amount(&meter, units.saturating_sub(granted)).ok();
+    let amount = terms.usage_amount(&meter, units.saturating_sub(credit)).ok();
+    let cap = terms.spend_cap.get(&meter);
     Ok(Line {
         plan,
         units,
         granted,
+        credit,
         included: terms.included_units(&meter),
         amount: amount.map(|amount| amount.0),
         shown_amount: amount.map_or("unknown".to_owned(), |amount| amount.display(terms.currency)),
-        spend_cap: terms.spend_cap.get(&meter).map(|cap| cap.0),
+        spend_cap: cap.map(|cap| cap.0),
+        shown_cap: cap.map(|cap| cap.display(terms.currency)),
         meter,
     })
 }
@@ -192,22 +304,35 @@ async fn top(n: usize, reach: &Reach, out: Out) -> Result<Done, Failure> {
     for (id, _, item) in reach.control.counters.scan().await?.items {
         items.entry(id).or_default().push(item);
     }
-    let mut users = Vec::new();
+    let mut used = Vec::new();
     for customer in reach.control.accounts.customers().await? {
         let terms = reach.control.terms(&customer, reach.now()).await?;
         let items = items.remove(&customer.id).unwrap_or_default();
-        for (meter, units) in sum(&customer, &terms, &items, now) {
-            let included = terms.included_units(&meter);
-            let billed = units.saturating_sub(customer.granted(&meter, now));
-            let amount = terms
-                .usage_amount(&meter, billed)
-                .map_or("unknown".to_owned(), |a| a.display(terms.currency));
-            users.push((units, customer.id.clone(), terms.tier.clone(), meter, included, amount));
-        }
+        let counted = sum(&customer, &terms, &items, now);
+        let customer = std::sync::Arc::new((customer, terms, counted.clone()));
+        let meters = counted.into_iter().filter(|(_, units)| *units > 0);
+        used.extend(meters.map(|(meter, units)| (units, customer.clone(), meter)));
     }
-    users.retain(|user| user.0 > 0);
-    users.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    users.truncate(n);
+    used.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.0.id.cmp(&b.1.0.id)));
+    used.truncate(n);
+    let rows = match used.is_empty() {
+        true => Vec::new(),
+        false => reach.control.ledger.scan().await?.0,
+    };
+    let mut users = Vec::new();
+    for (units, customer, meter) in used {
+        let (customer, terms, counted) = &*customer;
+        let period = customer.cycle.period_at(now);
+        let used = by_plan(customer, Some(counted.clone()), &rows, period, now);
+        let (credits, _) = credits(customer, &used, &rows, period, reach).await?;
+        let plan = customer.phase_at(now).plan.to_string();
+        let credit = credits.get(&(plan, meter.clone())).copied().unwrap_or(0);
+        let included = terms.included_units(&meter);
+        let amount = terms
+            .usage_amount(&meter, units.saturating_sub(credit))
+            .map_or("unknown".to_owned(), |a| a.display(terms.currency));
+        users.push((units, customer.id.clone(), terms.tier.clone(), meter, included, amount));
+    }
     let value: Vec<_> = users
         .iter()
         .map(|(units, id, tier, meter, included, amount)| {

@@ -84,7 +84,7 @@ async fn exit_codes_are_as_documented() {
     let bad = file("bad.yaml", "tiers:\n  pro: {price: -1, rate_limit: often}\n");
     let new = file("new.yaml", &DEV_TIERS.replace(OLD_PRICE, NEW_PRICE));
     let (bad, new) = (bad.to_str().expect("a path"), new.to_str().expect("a path"));
-    let cases: [(i32, &[&str]); 12] = [
+    let cases: [(i32, &[&str]); 16] = [
         (0, &["customers", "list"]),
         (1, &["tiers", "check", bad]),
         (1, &["tiers", "check", "/nowhere/tiers.yaml"]),
@@ -96,6 +96,24 @@ async fn exit_codes_are_as_documented() {
         (3, &["keys", "revoke", "deadbeefdeadbeef"]),
         (64, &["customers", "show", "no#body"]),
         (64, &["customers", "frobnicate"]),
+        (3, &["customers", "add", "acme", "--tier", "platinum"]),
+        (
+            64,
+            &["customers", "add", "acme", "--tier", "pro", "--name", "a\u{1b}[2Jb"],
+        ),
+        (64, &["customers", "add", "acme", "--tier", "pro", "--name", ""]),
+        (
+            64,
+            &[
+                "customers",
+                "add",
+                "acme",
+                "--tier",
+                "pro",
+                "--webhook",
+                "http://acme.example/",
+            ],
+        ),
         (64, &["--port", "1", "customers", "list"]),
     ];
     for (expected, arguments) in cases {
@@ -139,7 +157,7 @@ async fn a_secret_is_shown_once_and_never_again() {
     assert_eq!(code, 0, "{sold}");
     let key = sold["key"].as_str().expect("a key").to_owned();
     let secret = sold["webhook_secret"].as_str().expect("a secret").to_owned();
-    assert!(key.starts_with("fb_live_") && secret.starts_with("whsec_"));
+    assert!(key.starts_with("fb_test_") && secret.starts_with("whsec_"));
     let prefix = &key[..12];
     let everything: [&[&str]; 8] = [
         &["customers", "show", "acme"],
@@ -382,4 +400,108 @@ async fn an_apply_that_is_interrupted_anywhere_is_completed_by_the_next() {
             "three products, and a meter and two prices for each of two plans"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_key_is_said_to_be_valid_as_long_as_it_is() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (_, issued) = place.json(&["keys", "issue", "acme", "--expires", "1h"]).await;
+    let hash = issued["hash"].as_str().expect("a hash").to_owned();
+    let (code, _, stderr) = place.farebox(&["keys", "rotate", &hash, "--grace", "24h"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("stays valid until 2027-01-15 09:00:00Z"), "{stderr}");
+    place
+        .system
+        .run_until(START.plus_ms(7_200_000))
+        .await
+        .expect("time passes");
+    let (code, _, stderr) = place.farebox(&["keys", "rotate", &hash]).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("expired on 2027-01-15 09:00:00Z"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_date_names_the_period_that_begins_on_it_and_an_ended_customer_the_one_it_ended_in() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (_, stdout, _) = place.farebox(&["reconcile", "acme", "--period", "2027-01-15"]).await;
+    let first = "Nothing was used from 2027-01-15 08:00:00Z to 2027-02-15 08:00:00Z.";
+    assert!(stdout.contains(first), "{stdout}");
+    let (_, stdout, _) = place.farebox(&["reconcile", "acme", "--period", "2027-02-14"]).await;
+    assert!(stdout.contains(first), "{stdout}");
+    let (_, stdout, _) = place.farebox(&["reconcile", "acme", "--period", "2027-02-15"]).await;
+    assert!(stdout.contains("from 2027-02-15 08:00:00Z"), "{stdout}");
+
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    place
+        .system
+        .run_until(START.plus_ms(70 * 86_400_000))
+        .await
+        .expect("time passes");
+    let (_, stdout, _) = place.farebox(&["reconcile", "acme"]).await;
+    assert!(!stdout.contains("2027-02-15 08:00:00Z to"), "{stdout}");
+    for arguments in [
+        &["customers", "resume", "acme"][..],
+        &["customers", "grant", "acme", "5"],
+    ] {
+        let (code, _, stderr) = place.farebox(arguments).await;
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("the subscription of acme has ended"), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_units_are_taken_off_once() {
+    let place = Place::start().await;
+    let (code, _) = place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    assert_eq!(code, 0);
+    let (code, _) = place.json(&["customers", "grant", "acme", "100", "--id", "gift"]).await;
+    assert_eq!(code, 0);
+    let (code, _) = place.json(&["customers", "grant", "acme", "100", "--id", "gift"]).await;
+    assert_eq!(code, 0, "the same again changes nothing");
+    let (code, _, stderr) = place
+        .farebox(&["customers", "grant", "acme", "7", "--id", "gift"])
+        .await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("gave acme 100 units of api_calls already"), "{stderr}");
+    let (_, usage) = place.json(&["usage", "show", "acme"]).await;
+    assert_eq!(usage["given_left"]["api_calls"], 100, "{usage}");
+    assert_eq!(usage["meters"][0]["credit"], 0, "{usage}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_in_use_is_refused_and_its_catalog_stays() {
+    let directory = std::env::temp_dir().join(format!("farebox-operator-{}-data", std::process::id()));
+    let start = |tiers: &str, keeps_catalog| {
+        System::start(Options {
+            data: Some(directory.clone()),
+            tiers: tiers.to_owned(),
+            keeps_catalog,
+            clock: VirtualClock::standing(START),
+            ..Options::new()
+        })
+    };
+    let first = start(DEV_TIERS, true).await.expect("a first start");
+    assert_eq!((first.catalog.0, first.catalog_changes.len()), (1, 0));
+    let output = Command::new(env!("CARGO_BIN_EXE_farebox"))
+        .args(["dev", "--port", "0", "--data"])
+        .arg(&directory)
+        .output()
+        .expect("farebox runs");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is in use by another farebox"), "{stderr}");
+    drop(first);
+
+    let changed = DEV_TIERS.replace(OLD_PRICE, NEW_PRICE);
+    let second = start(&changed, false).await.expect("another catalog");
+    assert_eq!(second.catalog.0, 2);
+    assert_eq!(second.catalog_changes, ["pro: overage 0.002/call → 0.003/call"]);
+    drop(second);
+    let third = start(DEV_TIERS, true).await.expect("a third start");
+    assert_eq!(third.catalog.0, 2, "what is sold stays");
+    drop(third);
+    let _ = std::fs::remove_dir_all(&directory);
 }

@@ -12,6 +12,7 @@ use crate::{System, services::STRIPE_KEY};
 pub(crate) async fn endpoints(State(system): State<Arc<System>>) -> Json<Value> {
     let [dynamodb, sqs, stripe] = system.services.addresses.map(|address| format!("http://{address}"));
     let (tables, queues) = (system.tables(), system.queues());
+    let outbox = system.services.outbox_address;
     Json(json!({
         "now_ms": system.clock().now().ms(),
         "region": "us-east-1",
@@ -19,6 +20,8 @@ pub(crate) async fn endpoints(State(system): State<Arc<System>>) -> Json<Value> 
         "sqs": sqs,
         "stripe": stripe,
         "stripe_secret_key": STRIPE_KEY,
+        "outbox": format!("http://{outbox}"),
+        "hooks": format!("http://{outbox}/hooks/<name>"),
         "tables": { "accounts": tables.accounts, "counters": tables.counters, "ledger": tables.ledger },
         "queues": {
             "usage": queues.usage, "usage_dead": queues.usage_dead,

@@ -34,6 +34,13 @@ use crate::{
 const GATEWAY_RESPONSES: &str = include_str!("../../gateway-responses.json");
 /// What a REST API takes at most (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>).
 const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// The routes of the sample API, the dearest first.
+pub const SAMPLE_ROUTES: [(&str, &str); 4] = [
+    ("GET", "/v1/admin/stats"),
+    ("POST", "/v1/generate"),
+    ("GET", "/v1/items"),
+    ("GET", "/v1/basic/hello"),
+];
 /// The context's entries travel to the back end under this prefix, as a header mapping would send them.
 const CONTEXT_HEADER: &str = "x-farebox-";
 /// Which header a context entry becomes on a response.
@@ -318,16 +325,27 @@ async fn webhook(State(system): State<Arc<System>>, request: Request) -> Respons
 }
 
 async fn errors() -> &'static str {
-    "rate_limited       a limit of the tier is used up; retry after Retry-After seconds\n\
-     quota_exceeded     the units of the billing period are used up and the tier blocks\n\
-     spend_cap_reached  the customer's spend cap for the billing period is reached\n\
-     cost_too_high      one request takes more units than a limit ever holds\n\
-     unavailable        the request could not be counted and the tier must not be exceeded\n\
-     not_in_tier        the route is part of a higher tier\n\
-     out_of_scope       the key opens other routes only\n\
-     no_such_route      no tier has the route\n\
-     customer_suspended the account is suspended\n\
-     unauthorized       the key is missing, malformed, unknown, revoked or expired\n"
+    "401\n\
+     unauthorized             the key is missing, malformed, unknown, revoked or expired\n\
+     \n\
+     429 by the limits; retry after Retry-After seconds\n\
+     rate_limited             a limit is used up\n\
+     quota_exceeded           the units of the billing period are used up and the tier blocks\n\
+     spend_cap_reached        the customer's spend cap for the billing period is reached\n\
+     cost_too_high            one request takes more units than a limit ever holds\n\
+     unavailable              the request could not be counted and the tier must not be exceeded\n\
+     \n\
+     403 by the route\n\
+     not_in_tier              the route is part of a higher tier\n\
+     out_of_scope             the key opens other routes only\n\
+     no_such_route            no tier has the route\n\
+     \n\
+     403 by how the customer stands\n\
+     customer_suspended       the account is suspended\n\
+     payment_overdue          an invoice stayed unpaid beyond its grace and the tier blocks then\n\
+     subscription_incomplete  the first payment has not been made yet\n\
+     subscription_paused      the trial ended without a way to pay\n\
+     subscription_ended       the subscription has ended\n"
 }
 
 fn failed(status: StatusCode, message: &str) -> Response {

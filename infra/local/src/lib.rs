@@ -12,7 +12,7 @@ mod webhooks;
 
 pub use clock::VirtualClock;
 pub use demo::{CustomerResult, DEMO_TIERS, DemoReport, Progress, SentAlert, replay};
-pub use gateway::Gateway;
+pub use gateway::{Gateway, SAMPLE_ROUTES};
 pub use outbox::{Entry, Outbox};
 pub use sell::{Sold, sell};
 pub use services::Services;

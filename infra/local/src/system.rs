@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -47,6 +48,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The text of `tiers.yaml`.
     pub tiers: String,
+    /// Whether the newest catalog in the table stays, if there is one: then `tiers` is only for the first start.
+    pub keeps_catalog: bool,
     /// The clock.
     pub clock: VirtualClock,
     /// How many authorizer environments serve in turn.
@@ -62,6 +65,7 @@ impl Options {
         Self {
             data: None,
             tiers: DEV_TIERS.to_owned(),
+            keeps_catalog: false,
             clock: VirtualClock::running(0),
             environments: 1,
             docs_url: "http://127.0.0.1:8787/_farebox/errors".to_owned(),
@@ -93,10 +97,14 @@ pub struct System {
     pub gateway: Gateway,
     /// The catalog, and its version in the table.
     pub catalog: (u64, Catalog),
+    /// What the start changed of the catalog that was there, one sentence each.
+    pub catalog_changes: Vec<String>,
     queues: Queues,
     tables: Tables,
     clock: VirtualClock,
     data: Option<PathBuf>,
+    /// Keeps other processes off the data; the operating system lets go of it even if this one is killed.
+    _lock: Option<File>,
     /// The day of the last scan, counted from 1970.
     scanned_on: AtomicU64,
     /// One at a time moves the clock.
@@ -111,15 +119,17 @@ impl System {
     pub async fn start(options: Options) -> Result<Arc<Self>, Error> {
         let catalog = Catalog::from_yaml(&options.tiers, "tiers.yaml").map_err(Error::refused)?;
         let Options { data, clock, .. } = options;
+        let mut lock = None;
         if let Some(directory) = &data {
             std::fs::create_dir_all(directory).map_err(Error::io(format!("make {}", directory.display())))?;
+            lock = Some(locked(directory)?);
             clock.set(clock.now().plus_ms(read_ahead(directory)?));
         }
         let services = Services::start(data.as_deref(), &clock).await?;
         let tables = Tables::default();
         let queues = schema::create(&services.clients, &tables).await?;
         let parts = Parts::new(&services.clients, &tables);
-        let version = parts.accounts.put_catalog(&catalog).await?;
+        let (version, catalog, catalog_changes) = sold(&parts.accounts, catalog, options.keeps_catalog).await?;
         let authorizers = (0..options.environments.max(1))
             .map(|_| {
                 Arc::new(Authorizer::new(AuthorizerDeps {
@@ -154,10 +164,12 @@ impl System {
             webhooks,
             gateway,
             catalog: (version, catalog),
+            catalog_changes,
             queues,
             tables,
             clock,
             data,
+            _lock: lock,
             scanned_on: AtomicU64::new(0),
             schedule: Mutex::new(()),
         };
@@ -473,6 +485,44 @@ impl Parts {
             counters: CounterTable::new(clients.clone(), tables.counters.clone()),
             ledger: LedgerTable::new(clients.clone(), tables.ledger.clone()),
         }
+    }
+}
+
+/// The catalog that is sold from this start on, and what that changed: the newest in the table if it is to stay, else the one
+/// that was given.
+async fn sold(
+    accounts: &AccountTable,
+    given: Catalog,
+    keeps_newest: bool,
+) -> Result<(u64, Catalog, Vec<String>), Error> {
+    let newest = accounts.newest_catalog().await?;
+    let before = match newest {
+        0 => None,
+        version => accounts.catalog(version).await?,
+    };
+    match before {
+        Some(before) if keeps_newest => Ok((newest, before, Vec::new())),
+        before => {
+            let version = accounts.put_catalog(&given).await?;
+            let changes = before.map(|before| before.diff(&given)).unwrap_or_default();
+            let sentences = changes.into_iter().flat_map(|change| change.sentences).collect();
+            Ok((version, given, sentences))
+        }
+    }
+}
+
+/// Locks a data directory for as long as the file is open.
+fn locked(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(Error::io(format!("open {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Refused(format!(
+            "{} is in use by another farebox: stop that one first, or give another directory",
+            directory.display()
+        ))),
+        Err(TryLockError::Error(cause)) => Err(Error::io(format!("lock {}", path.display()))(cause)),
     }
 }
 
