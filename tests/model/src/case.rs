@@ -380,7 +380,6 @@ pub fn full() -> Vec<Case> {
         Case {
             name: "wide lost",
             about: "a counter item is lost, two buckets, a worker that dies",
-            requests: 3,
             losses: 1,
             backup: true,
             crashes: true,
@@ -388,10 +387,9 @@ pub fn full() -> Vec<Case> {
         },
         Case {
             name: "wide credits",
-            about: "two credits, two items, a worker that dies",
+            about: "two credits, two items, a worker that dies, two requests",
             moments: ONE_BUCKET,
             items: 2,
-            requests: 3,
             grants: &[1, 1],
             crashes: true,
             ..CALM

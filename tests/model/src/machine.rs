@@ -343,7 +343,7 @@ impl Machine {
                 for &skew_s in case.skews {
                     let at = now.saturating_add_signed(skew_s);
                     for is_behind in [false, true] {
-                        if is_behind && item.epoch >= Some(world.record.epoch) {
+                        if is_behind && item.epoch.is_none_or(|epoch| epoch >= world.record.epoch) {
                             continue;
                         }
                         let epoch = world.record.epoch - u8::from(is_behind);

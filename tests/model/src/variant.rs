@@ -1,5 +1,7 @@
 //! The rules, broken one at a time.
 
+use crate::check::Promises;
+
 /// A broken rule. Each must be caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
@@ -81,4 +83,38 @@ impl Variant {
         Self::CreditClamped,
         Self::ShardsSummed,
     ];
+
+    /// The case of the slice that catches it.
+    #[must_use]
+    pub fn caught_in(self) -> &'static str {
+        match self {
+            Self::NoSealBeforeReport | Self::NoAdmissionGuard | Self::SdkRetriesUnknownWrite => "calm",
+            Self::SealMayGoBack => "order",
+            Self::SealIgnoresGeneration
+            | Self::PruneIgnoresGeneration
+            | Self::SealCreatesAbsentItem
+            | Self::RestoreKeepsGeneration
+            | Self::FoldsIntoAnyRow => "lost",
+            Self::PruneBeforeFreeze => "workers",
+            Self::IdentifierWithAttempt | Self::DuplicateIsFailure | Self::ConstantIdempotencyKey => "faults",
+            Self::TakeOverRecomputes => "credits, workers",
+            Self::NoGeneration | Self::RestoreKeepsBuckets => "lost, two buckets",
+            Self::PostsWithoutAsking | Self::TrustsLaggingSummary => "forgotten",
+            Self::AsksForTheHour => "forgotten, shards",
+            Self::RowsExpire => "move",
+            Self::CreditGivenTwice | Self::CreditClamped => "credits",
+            Self::CreditTakenTwice => "credits, two rows",
+            Self::ShardsSummed => "lost, shards",
+        }
+    }
+
+    /// What it breaks.
+    #[must_use]
+    pub fn breaks(self) -> Promises {
+        match self {
+            // It changes no amount; it only never gets anywhere.
+            Self::ConstantIdempotencyKey => Promises::Finishing,
+            _ => Promises::Amounts,
+        }
+    }
 }
