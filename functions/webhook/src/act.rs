@@ -86,6 +86,9 @@ impl Webhook {
             (Kind::FinalizationFailed, customer) => self.not_final(event, customer.as_ref(), cause).await,
             (_, None) => Ok(Verdict::Ignored),
             (Kind::Subscription, Some(id)) => {
+                if let Some(named) = event.subscription_id() {
+                    books.tell_of_second(&id, named).await?;
+                }
                 books.follow(&id, Some(cause)).await?;
                 Ok(Verdict::Done)
             }

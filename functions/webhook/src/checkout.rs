@@ -48,7 +48,10 @@ impl Webhook {
         };
         let books = &self.deps.books;
         let customer = match books.accounts.customer_in_stripe(in_stripe).await? {
-            Some(known) => known,
+            Some(known) => {
+                books.tell_of_second(&known, subscription).await?;
+                known
+            }
             None => {
                 let subscription = books.stripe.subscription(subscription).await?;
                 if base_plan(&subscription).is_none() {

@@ -59,15 +59,16 @@ impl Webhook {
     }
 
     /// The rows that were, or are being, reported under these identifiers, each with Stripe's code. A scan: this is rare.
-    async fn rows_named<'a>(&self, samples: &BTreeMap<&str, &'a str>) -> Result<Vec<(Row, &'a str)>, Error> {
+    async fn rows_named<'a>(&self, samples: &BTreeMap<&'a str, &'a str>) -> Result<Vec<(Row, &'a str)>, Error> {
         if samples.is_empty() {
             return Ok(Vec::new());
         }
         let books = &self.deps.books;
+        let named = named(samples);
         let oldest = books.now().s().saturating_sub(ROWS_KEPT_S);
         let (rows, _) = books.ledger.scan().await?;
         let named = rows.into_iter().filter_map(|row| {
-            let code = *samples.get(row.report.as_ref()?.identifier.as_str())?;
+            let code = *named.get(row.report.as_ref()?.identifier.as_str())?;
             let is_told = matches!(row.state, RowState::Sending | RowState::Reported);
             (is_told && row.key.bucket >= oldest).then_some((row, code))
         });
@@ -85,10 +86,42 @@ fn samples(report: &MeterErrorReport) -> BTreeMap<&str, &str> {
     samples
 }
 
+/// The identifiers that samples can mean: each is one, or one with `-` and a number behind it.
+fn named<'a>(samples: &BTreeMap<&'a str, &'a str>) -> BTreeMap<&'a str, &'a str> {
+    let shortened = samples.iter().filter_map(|(sample, code)| {
+        let (identifier, number) = sample.rsplit_once('-')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some((identifier, *code))
+    });
+    let mut named: BTreeMap<&str, &str> = shortened.collect();
+    named.extend(samples);
+    named
+}
+
 fn by_code(report: &MeterErrorReport) -> String {
     let counted = report
         .errors
         .iter()
         .map(|error| format!("{}: {}", error.code, error.error_count));
     counted.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::named;
+
+    #[test]
+    fn a_sample_may_have_a_number_behind_the_identifier() {
+        let samples = BTreeMap::from([("row-7", "a"), ("row-7-1", "b"), ("other-x", "c"), ("-", "d")]);
+        let expected = BTreeMap::from([
+            ("row-7", "a"),
+            ("row-7-1", "b"),
+            ("row", "a"),
+            ("other-x", "c"),
+            ("-", "d"),
+        ]);
+        assert_eq!(named(&samples), expected);
+    }
 }

@@ -96,7 +96,8 @@ pub struct SoldPlan {
 
 impl Books {
     /// Makes a customer's record agree with its subscription in Stripe, and the subscription's metered prices with its plan:
-    /// missing ones are added, and those of former plans taken away once their last usage is invoiced for good.
+    /// missing ones are added before the plan begins, and those of former plans taken away once their last usage is invoiced
+    /// for good. A plan whose prices can't be added does not begin: usage that Stripe has no price for is never billed.
     ///
     /// An event is marked in one transaction with its effect, or alone if there is none.
     ///
@@ -118,17 +119,30 @@ impl Books {
                 "past_due" => unpaid_since(&self.stripe.invoices(&subscription.customer).await?, &subscription.id),
                 _ => None,
             };
+            let (subscription, priced) = match self.add_missing(sold.as_ref(), &subscription).await {
+                Ok(Some(updated)) => (updated, Ok(())),
+                Ok(None) => (subscription, Ok(())),
+                Err(error) => (subscription, Err(error)),
+            };
             let now = self.now();
-            let (changed, concerns) = agree(&seen, &subscription, sold.as_ref(), unpaid_since, now.s());
+            let (changed, concerns) = match priced {
+                Ok(()) => agree(&seen, &subscription, sold.as_ref(), unpaid_since, now.s()),
+                Err(_) => {
+                    let interval = sold.as_ref().map(|sold| sold.interval);
+                    keep_up(&seen, &subscription, interval, unpaid_since, now.s())
+                }
+            };
             // What goes wrong from here on keeps the event from being marked, never the record from being right.
-            let beside = match self.tell_operator(&changed, &subscription, &concerns).await {
+            let told = self.tell_operator(&changed, &subscription, &concerns).await;
+            let beside = match priced.and(told) {
                 Ok(()) => self.tend(&changed, &subscription, now.s()).await,
                 Err(error) => Err(error),
             };
             let cause = cause.filter(|_| beside.is_ok());
             if changed == seen {
+                let left = self.leave(seen, concerns, cause).await?;
                 beside?;
-                return self.leave(seen, concerns, cause).await;
+                return Ok(left);
             }
             let stored = self.control().store(&seen, changed, cause, now).await?;
             beside?;
@@ -143,13 +157,14 @@ impl Books {
         Err(farebox_aws::Error::Contended(format!("customer {id}")).into())
     }
 
-    /// Nothing changes but the event's mark.
+    /// Nothing changes but the event's mark. Whoever made the record what it is may have died before the counter items were told.
     async fn leave(
         &self,
         customer: Customer,
         concerns: Vec<Concern>,
         cause: Option<Cause<'_>>,
     ) -> Result<Followed, Error> {
+        self.control().tell_counters(&customer).await?;
         if let Some(cause) = cause {
             self.accounts.put_mark(cause.event, cause.now).await?;
         }
@@ -257,58 +272,34 @@ impl Books {
         Ok(None)
     }
 
-    /// Brings the subscription's metered prices in line with what holds.
+    /// Takes metered prices away that nothing is reported to any more.
     async fn tend(&self, customer: &Customer, subscription: &Subscription, now_s: u64) -> Result<(), Error> {
-        if has_ended(subscription) || subscription.status == "incomplete" {
-            return Ok(());
-        }
-        let mut items = self.missing(customer, subscription, now_s).await?;
         let former = former_items(customer, subscription);
-        if !former.is_empty() {
-            let invoices = self.stripe.invoices(&subscription.customer).await?;
-            let over = former
-                .into_iter()
-                .filter(|(_, until)| is_invoiced(*until, &invoices, &subscription.id, now_s));
-            items.extend(over.map(|(item, _)| ItemChange::Remove {
-                item: item.id.clone(),
-                clear_usage: false,
-            }));
-        }
-        if items.is_empty() {
+        if !can_be_changed(subscription) || former.is_empty() {
             return Ok(());
         }
-        // The same change by two workers is one: what they saw is in the key. An hour later a stored fault is not met again.
-        let ids = |change: &ItemChange| match change {
-            ItemChange::Add { price } => price.clone(),
-            ItemChange::Replace { item, .. } | ItemChange::Remove { item, .. } => item.clone(),
-        };
-        let first = items.first().map(ids).unwrap_or_default();
-        let key = format!(
-            "farebox-{}-tend-{first}-{}-{}",
-            subscription.id,
-            items.len(),
-            now_s / 3_600
-        );
-        let update = SubscriptionUpdate {
-            items,
-            proration: Proration::None,
-            ..SubscriptionUpdate::default()
-        };
-        self.stripe.update_subscription(&subscription.id, &update, &key).await?;
+        let invoices = self.stripe.invoices(&subscription.customer).await?;
+        let over = former
+            .into_iter()
+            .filter(|(_, until)| is_invoiced(*until, &invoices, &subscription.id, now_s));
+        let items = over.map(|(item, _)| ItemChange::Remove {
+            item: item.id.clone(),
+            clear_usage: false,
+        });
+        self.change_items(subscription, items.collect()).await?;
         Ok(())
     }
 
-    /// The metered prices of the plan in force that are not on the subscription: nobody but us adds them.
-    async fn missing(
+    /// Adds the metered prices of what is sold that are not on the subscription: nobody but us adds them. The subscription with
+    /// them; `None` if it had them all.
+    async fn add_missing(
         &self,
-        customer: &Customer,
+        sold: Option<&SoldPlan>,
         subscription: &Subscription,
-        now_s: u64,
-    ) -> Result<Vec<ItemChange>, Error> {
-        let phase = customer.phase_at(now_s);
-        if base_plan(subscription).as_ref() != Some(&phase.plan) {
-            return Ok(Vec::new());
-        }
+    ) -> Result<Option<Subscription>, Error> {
+        let Some(phase) = sold.map(|sold| &sold.phase).filter(|_| can_be_changed(subscription)) else {
+            return Ok(None);
+        };
         let terms = self
             .control()
             .terms_of(phase.catalog, &phase.tier, &phase.overrides)
@@ -321,15 +312,93 @@ impl Books {
                 .any(|item| item.lookup_key.as_deref() == Some(&key))
         };
         if !terms.meters().iter().any(is_missing) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let prices = self.ensure_plan(&terms).await?;
         let new = prices
             .metered
             .values()
             .filter(|price| !subscription.items.iter().any(|item| item.price == **price));
-        Ok(new.map(|price| ItemChange::Add { price: price.clone() }).collect())
+        let items = new.map(|price| ItemChange::Add { price: price.clone() });
+        self.change_items(subscription, items.collect()).await
     }
+
+    /// Changes the items of a subscription, if there is anything to change, and returns it as it is then.
+    async fn change_items(
+        &self,
+        subscription: &Subscription,
+        items: Vec<ItemChange>,
+    ) -> Result<Option<Subscription>, Error> {
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let key = tend_key(&subscription.id, &items, self.now().s());
+        let update = SubscriptionUpdate {
+            items,
+            proration: Proration::None,
+            ..SubscriptionUpdate::default()
+        };
+        Ok(Some(
+            self.stripe.update_subscription(&subscription.id, &update, &key).await?,
+        ))
+    }
+
+    /// Tells the operator of a subscription that an event or a session names beside the one that the customer's record follows,
+    /// if both are alive and it has prices of ours: the customer pays twice, and only one of the two lets anybody in.
+    ///
+    /// # Errors
+    /// [`Error`] if it can't be found out or told.
+    pub async fn tell_of_second(&self, id: &CustomerId, named: &str) -> Result<(), Error> {
+        let seen = self.customer(id).await?;
+        let Some(known) = seen.stripe_subscription.as_deref().filter(|known| *known != named) else {
+            return Ok(());
+        };
+        let both = (
+            absent(self.stripe.subscription(known).await)?,
+            absent(self.stripe.subscription(named).await)?,
+        );
+        let (Some(known), Some(second)) = both else {
+            return Ok(());
+        };
+        if has_ended(&known) || !can_be_changed(&second) || !is_ours(&second) {
+            return Ok(());
+        }
+        let text = format!(
+            "{id} has two subscriptions in Stripe, {} and {}. The record follows the first; the second is billed and lets nobody \
+             in. Cancel and refund one of them.",
+            known.id, second.id
+        );
+        let details = [
+            ("customer", id.to_string()),
+            ("subscription", known.id.clone()),
+            ("second", second.id.clone()),
+        ];
+        let occasion = Occasion::Operator {
+            problem: "second_subscription".to_owned(),
+            text,
+            details: details.map(|(name, value)| (name.to_owned(), value)).into(),
+        };
+        self.alert(format!("second_subscription-{}", second.id), None, occasion)
+            .await
+    }
+}
+
+/// The same change by two workers is one, and no two changes are: all of it is in the key. An hour later a stored fault is not
+/// met again.
+fn tend_key(subscription: &str, items: &[ItemChange], now_s: u64) -> String {
+    let words = items.iter().map(|change| match change {
+        ItemChange::Add { price } => format!("add {price}\n"),
+        ItemChange::Replace { item, price } => format!("replace {item} {price}\n"),
+        ItemChange::Remove { item, clear_usage } => format!("remove {item} {clear_usage}\n"),
+    });
+    // In no order that Stripe's answer or ours may have.
+    let mut words: Vec<String> = words.collect();
+    words.sort();
+    // FNV-1a (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): every build says the same.
+    let hash = words.concat().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("farebox-{subscription}-tend-{hash:016x}-{}", now_s / 3_600)
 }
 
 /// The record that agrees with a subscription, and what it can't agree with.
@@ -344,20 +413,8 @@ pub fn agree(
     unpaid_since: Option<u64>,
     now_s: u64,
 ) -> (Customer, Vec<Concern>) {
-    let mut customer = seen.clone();
-    let mut concerns = Vec::new();
-    let is_new = seen.stripe_subscription.as_deref() != Some(subscription.id.as_str());
-    customer.stripe_subscription = Some(subscription.id.clone());
-    if let Some(period) = period(subscription) {
-        customer.cycle = cycle(&seen.cycle, subscription, period, sold.map(|sold| sold.interval));
-    }
-    customer.ends = ends(seen, subscription, is_new, now_s);
-    match standing(seen.standing, subscription, unpaid_since) {
-        Some(standing) => customer.standing = standing,
-        None => concerns.push(Concern::UnknownStatus {
-            status: subscription.status.clone(),
-        }),
-    }
+    let interval = sold.map(|sold| sold.interval);
+    let (mut customer, mut concerns) = keep_up(seen, subscription, interval, unpaid_since, now_s);
     if has_ended(subscription) {
         return (customer, concerns);
     }
@@ -374,6 +431,31 @@ pub fn agree(
     (customer, concerns)
 }
 
+/// All of the record that agrees with a subscription but the plan.
+fn keep_up(
+    seen: &Customer,
+    subscription: &Subscription,
+    interval: Option<Interval>,
+    unpaid_since: Option<u64>,
+    now_s: u64,
+) -> (Customer, Vec<Concern>) {
+    let mut customer = seen.clone();
+    let mut concerns = Vec::new();
+    let is_new = seen.stripe_subscription.as_deref() != Some(subscription.id.as_str());
+    customer.stripe_subscription = Some(subscription.id.clone());
+    if let Some(period) = period(subscription) {
+        customer.cycle = cycle(&seen.cycle, subscription, period, interval);
+    }
+    customer.ends = ends(seen, subscription, is_new, now_s);
+    match standing(seen.standing, subscription, unpaid_since) {
+        Some(standing) => customer.standing = standing,
+        None => concerns.push(Concern::UnknownStatus {
+            status: subscription.status.clone(),
+        }),
+    }
+    (customer, concerns)
+}
+
 /// Lets what was sold begin, unless it has.
 fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -> Result<(), ChangedTooOften> {
     let plan = &sold.phase.plan;
@@ -382,10 +464,9 @@ fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -
         if is_same(customer.phase_at(now_s), &offered) {
             customer.drop_change_ahead(now_s);
         } else {
-            // Late as we may be, an offer for the start of the running period began there. One for an earlier period came to
-            // nothing then: what it costs holds from now on.
+            // Late as we may be, what was counted meanwhile was counted under the plan before and keeps its price.
             let from = match offered.from {
-                from if from < customer.cycle.current.start => now_s.max(sold_at),
+                from if from <= now_s => now_s.max(sold_at),
                 from => from,
             };
             let offered = Phase { from, ..offered };
@@ -397,6 +478,11 @@ fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -
         return Ok(());
     }
     let in_force = customer.phase_at(now_s).from;
+    if holds(customer.phase_at(now_s)) && customer.phase_after(now_s).is_some_and(|ahead| !holds(ahead)) {
+        // Somebody took the change back in Stripe.
+        customer.drop_change_ahead(now_s);
+        return Ok(());
+    }
     if customer
         .phases
         .iter()
@@ -508,8 +594,13 @@ fn former_items<'a>(customer: &Customer, subscription: &'a Subscription) -> Vec<
             .rev()
             .find(|pair| is_of(key, &pair[0].plan))
             .map(|pair| pair[1].from.saturating_sub(1));
-        // One that was never used may be of an offer that came to nothing.
-        customer.cycle.period_at(used_last.unwrap_or(second(item.created))).end
+        // One that no phase names may be of an offer that came to nothing, or of a phase that is forgotten: before the oldest.
+        let forgotten = customer
+            .phases
+            .first()
+            .map_or(0, |oldest| oldest.from.saturating_sub(1));
+        let used_last = used_last.unwrap_or(second(item.created).max(forgotten));
+        customer.cycle.period_at(used_last).end
     };
     let former = subscription
         .items
@@ -585,6 +676,16 @@ fn newest_item(subscription: &Subscription) -> u64 {
 
 fn has_ended(subscription: &Subscription) -> bool {
     matches!(subscription.status.as_str(), "canceled" | "incomplete_expired")
+}
+
+/// Whether its items can be changed, and what they cost is billed.
+fn can_be_changed(subscription: &Subscription) -> bool {
+    !has_ended(subscription) && subscription.status != "incomplete"
+}
+
+fn is_ours(subscription: &Subscription) -> bool {
+    let mut keys = subscription.items.iter().filter_map(|item| item.lookup_key.as_deref());
+    keys.any(|key| key.starts_with(OURS))
 }
 
 /// What Stripe does not have is no error here.

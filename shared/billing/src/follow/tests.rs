@@ -3,10 +3,10 @@ use farebox_core::{
     tiers::{Interval, Overrides, PastDue, PlanId},
     time::{Cycle, Period},
 };
-use farebox_stripe::{Invoice, Subscription, SubscriptionItem};
+use farebox_stripe::{Invoice, ItemChange, Subscription, SubscriptionItem};
 use proptest::prelude::*;
 
-use super::{Concern, SoldPlan, agree, former_items, heir, is_invoiced, unpaid_since};
+use super::{Concern, SoldPlan, agree, former_items, heir, is_invoiced, tend_key, unpaid_since};
 
 const DAY: u64 = 86_400;
 const MONTH: Period = Period {
@@ -167,15 +167,107 @@ fn an_offer_begins_when_it_was_offered_for() {
     }
 }
 
-/// Units of the past must not change their price because of an offer that nobody took up in time.
+/// Units of the past must not change their price because of an offer that nobody took up in time: they were counted, and maybe
+/// reported, under the plan before.
 #[test]
-fn an_offer_of_a_past_period_begins_now() {
-    for (offered_from, begins) in [(MONTH.start, MONTH.start), (MONTH.start - DAY, NOW)] {
+fn an_offer_whose_time_has_passed_begins_now() {
+    for offered_from in [MONTH.start - DAY, MONTH.start, NOW - 1, NOW] {
         let mut seen = customer();
         seen.offered = Some(phase("scale", offered_from));
-        let (begun, _) = agree(&seen, &subscription("scale"), Some(&sold("scale")), None, NOW);
-        assert_eq!(begun.phases, [phase("pro", 0), phase("scale", begins)]);
+        let mut changed = subscription("scale");
+        let old = item("si_old", &plan("pro").event_name("api_calls"), true);
+        changed.items.push(old);
+        let (begun, _) = agree(&seen, &changed, Some(&sold("scale")), None, NOW);
+        assert_eq!(begun.phases, [phase("pro", 0), phase("scale", NOW)]);
+        // What was counted in this period under the old plan is not invoiced yet.
+        assert_eq!(former_items(&begun, &changed), []);
     }
+}
+
+/// Stripe has the price of the plan in force: the change that waits for the period's end is none any more.
+#[test]
+fn a_change_ahead_that_stripe_took_back_is_dropped() {
+    let mut seen = customer();
+    seen.begin(phase("free", MONTH.end), NOW).expect("begins");
+    let (waiting, _) = agree(&seen, &subscription("free"), Some(&sold("free")), None, NOW);
+    assert_eq!(waiting, seen);
+    let (back, _) = agree(&seen, &subscription("pro"), Some(&sold("pro")), None, NOW);
+    assert_eq!(back, customer());
+
+    // The same plan with another limit is still to come.
+    let mut other_limit = customer();
+    let ahead = Phase {
+        overrides: Overrides {
+            limits: Some(Vec::new()),
+            ..Overrides::default()
+        },
+        ..phase("pro", MONTH.end)
+    };
+    other_limit.begin(ahead, NOW).expect("begins");
+    let (after, _) = agree(&other_limit, &subscription("pro"), Some(&sold("pro")), None, NOW);
+    assert_eq!(after, other_limit);
+}
+
+/// Phases are forgotten after a while, and a year is longer than that: usage of a plan that no phase names any more is invoiced
+/// at the year's end.
+#[test]
+fn items_of_a_forgotten_plan_stay_until_the_year_is_over() {
+    let year = Period {
+        start: MONTH.start,
+        end: MONTH.start + 365 * DAY,
+    };
+    let mut seen = customer();
+    seen.cycle = Cycle::starting_at(year.start, Interval::Year);
+    seen.phases = vec![
+        phase("scale", year.start + 60 * DAY),
+        phase("free", year.start + 120 * DAY),
+    ];
+    let mut changed = subscription("free");
+    let mut old = item("si_old", &plan("pro").event_name("api_calls"), true);
+    // Of the year before: its own age tells nothing.
+    old.created = signed(year.start - 100 * DAY);
+    changed.items.push(old);
+    for item in &mut changed.items {
+        (item.current_period_start, item.current_period_end) = (signed(year.start), signed(year.end));
+    }
+    assert_eq!(former_items(&seen, &changed), []);
+
+    // In the year after, whose start the oldest phase knows, it can go.
+    for item in &mut changed.items {
+        (item.current_period_start, item.current_period_end) = (signed(year.end), signed(year.end + 365 * DAY));
+    }
+    seen.cycle.current = Period {
+        start: year.end,
+        end: year.end + 365 * DAY,
+    };
+    let former = former_items(&seen, &changed);
+    let ids: Vec<(&str, u64)> = former.iter().map(|(item, until)| (item.id.as_str(), *until)).collect();
+    assert_eq!(ids, [("si_old", year.end)], "once the year's own invoice is final");
+}
+
+#[test]
+fn a_change_of_items_is_named_by_all_of_it() {
+    let add = |price: &str| ItemChange::Add {
+        price: price.to_owned(),
+    };
+    let remove = |item: &str, clear_usage| ItemChange::Remove {
+        item: item.to_owned(),
+        clear_usage,
+    };
+    let key = |items: &[ItemChange]| tend_key("sub_1", items, NOW);
+    let changes = [
+        vec![add("a"), add("b")],
+        vec![add("a"), add("c")],
+        vec![add("a"), remove("b", false)],
+        vec![add("a"), remove("b", true)],
+        vec![remove("a", false), remove("b", false)],
+    ];
+    let mut keys: Vec<String> = changes.iter().map(|items| key(items)).collect();
+    assert_eq!(keys[0], key(&[add("b"), add("a")]));
+    assert_ne!(keys[0], tend_key("sub_1", &changes[0], NOW + 3_600));
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), changes.len());
 }
 
 #[test]
