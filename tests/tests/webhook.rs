@@ -17,6 +17,7 @@ use farebox_stripe::{
     Buyer, CheckoutPrice, CustomerUpdate, ItemChange, MissingPaymentMethod, NewCheckout, NewSubscription,
     SigningSecret, SubscriptionUpdate, sign,
 };
+use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
 use farebox_webhook::{Deps, FirstKeySecret, Webhook};
 use http::{Method, Request, StatusCode};
@@ -371,6 +372,144 @@ async fn a_change_in_the_dashboard_is_in_force_at_the_next_request_and_both_plan
         .sum();
     // 10 units of pro at $0.002 and 10 of scale at $0.001.
     assert_eq!(usage, 2 + 1, "{:#?}", closing.lines);
+}
+
+/// A base price was changed in the dashboard, and Stripe does not take the metered price that goes with it: what is counted until
+/// it does is of the old plan, whose price is there.
+#[tokio::test]
+async fn a_plan_begins_no_sooner_than_its_usage_has_a_price() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    pass(&system, START_S + 600).await;
+    for _ in 0..110 {
+        assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    change_base_price(&system, "scale").await;
+    system.services.stand_in.misbehave(Fault {
+        method: Some("POST".to_owned()),
+        path_prefix: "/v1/subscriptions/".to_owned(),
+        times: 1,
+        kind: FaultKind::RateLimited429,
+    });
+    let event = last_event(&system, "customer.subscription.updated");
+    let webhook = webhook(&system.books);
+    let (status, _) = deliver(&webhook, &event, now_s(&system)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(record(&system).await.phases.len(), 1);
+    for _ in 0..10 {
+        assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    // It comes again.
+    let again = START_S + 1_200;
+    system.clock().set(Timestamp::from_s(again));
+    assert_eq!(deliver(&webhook, &event, again).await.1, r#"{"status":"done"}"#);
+    let phases = record(&system).await.phases;
+    assert_eq!((phases[1].tier.as_str(), phases[1].from), ("scale", again));
+    for _ in 0..210 {
+        assert_eq!(request(&system, &sold.key, "/v2/x").await, Answer::Admitted);
+    }
+
+    pass(&system, sold.customer.cycle.current.end + 2 * HOUR_S).await;
+    let customer = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let stripe = &system.services.stripe;
+    let invoices = stripe.invoices(customer).await.expect("invoices");
+    let closing = invoices
+        .iter()
+        .find(|invoice| invoice.billing_reason.as_deref() == Some("subscription_cycle"))
+        .expect("closed");
+    for (phase, counted) in phases.iter().zip([120, 210]) {
+        let terms = system
+            .control
+            .terms_of(phase.catalog, &phase.tier, &phase.overrides)
+            .await
+            .expect("terms");
+        let prices = system.books.ensure_plan(&terms).await.expect("prices");
+        let of_usage = |line: &&farebox_stripe::InvoiceLine| {
+            prices
+                .metered
+                .values()
+                .any(|price| line.price.as_deref() == Some(price))
+        };
+        let quantity: u64 = closing
+            .lines
+            .iter()
+            .filter(of_usage)
+            .filter_map(|line| line.quantity)
+            .sum();
+        assert_eq!(quantity, counted, "{}: {:#?}", phase.tier, closing.lines);
+    }
+}
+
+/// The record was stored, and whoever stored it died before the counter items were told: any later event tells them.
+#[tokio::test]
+async fn an_event_that_changes_nothing_tells_the_counters_what_is_stored() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system.deliver_events().await.expect("delivered");
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    let seen = record(&system).await;
+    let changed = Customer {
+        is_suspended: true,
+        auth_epoch: seen.auth_epoch + 1,
+        ..seen.clone()
+    };
+    let accounts = &system.books.accounts;
+    accounts
+        .put_customer(&changed, Some(seen.auth_epoch), None)
+        .await
+        .expect("stored");
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    let mut event = last_event(&system, "customer.subscription.created");
+    event["id"] = json!("evt_later");
+    let done = deliver(&webhook(&system.books), &event, now_s(&system)).await;
+    assert_eq!(done.1, r#"{"status":"done"}"#);
+    assert_eq!(record(&system).await, changed);
+    assert_eq!(code(request(&system, &sold.key, "/v1/x").await), "customer_suspended");
+}
+
+/// Whoever pays twice is told apart by nobody but the operator.
+#[tokio::test]
+async fn a_second_subscription_of_a_customer_is_told_to_the_operator() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system.deliver_events().await.expect("delivered");
+    system.deliver_alerts().await.expect("delivered");
+    assert_eq!(sent(&system, "operator"), Vec::<String>::new());
+    let customer = sold.customer.stripe_customer.clone().expect("in Stripe");
+    let terms = system
+        .control
+        .terms_of(system.catalog.0, "scale", &Overrides::default())
+        .await;
+    let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
+    let new = NewSubscription {
+        customer: customer.clone(),
+        prices: prices.all().into_iter().map(str::to_owned).collect(),
+        ..NewSubscription::default()
+    };
+    let second = system
+        .services
+        .stripe
+        .subscribe(&new, "second")
+        .await
+        .expect("subscribed");
+    system.deliver_events().await.expect("delivered");
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.iter().any(|told| told.contains(&second.id)), "{told:?}");
+    assert_eq!(
+        record(&system).await.stripe_subscription,
+        sold.customer.stripe_subscription
+    );
+
+    // By Checkout, too, before any event of the subscription's own.
+    let before = sent(&system, "operator").len();
+    check_out_as(&system, Buyer::Customer(customer), None, None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    let done = deliver(&webhook(&system.books), &event, now_s(&system)).await;
+    assert_eq!(done.1, r#"{"status":"done"}"#);
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert_eq!(told.len(), before + 1, "{told:?}");
 }
 
 /// However the events of a life arrive once it is over, the record says what Stripe says.
@@ -775,6 +914,11 @@ async fn http(system: &System, method: &str, path: &str, form: &str) -> (u16, St
 
 /// Somebody completes a Checkout page. Returns the session's id.
 async fn check_out(system: &System, reference: Option<&str>, metadata: Option<&str>) -> String {
+    let buyer = Buyer::Email("ada@example.com".to_owned());
+    check_out_as(system, buyer, reference, metadata).await
+}
+
+async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, metadata: Option<&str>) -> String {
     let terms = system
         .control
         .terms_of(system.catalog.0, "pro", &Overrides::default())
@@ -783,7 +927,7 @@ async fn check_out(system: &System, reference: Option<&str>, metadata: Option<&s
     let mut line_items = vec![CheckoutPrice::Flat(prices.base)];
     line_items.extend(prices.metered.into_values().map(CheckoutPrice::Metered));
     let new = NewCheckout {
-        buyer: Buyer::Email("ada@example.com".to_owned()),
+        buyer,
         client_reference_id: reference.map(str::to_owned),
         prices: line_items,
         trial_days: None,
@@ -932,4 +1076,75 @@ async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
     assert_eq!(customer.cycle.current.start, START_S + 5 * DAY_S);
     assert!(customer.stripe_customer.is_some());
     assert_eq!(system.books.accounts.customers().await.expect("readable").len(), 1);
+}
+
+/// A rotation read the key, then somebody revoked it, then the rotation wrote what it had read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_does_not_undo_a_revocation() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let hash = ApiKey::parse(&sold.key).expect("well-formed").hash();
+    let accounts = &system.books.accounts;
+    let (seen, mut key) = accounts.seen_key(hash).await.expect("readable").expect("a key");
+    system
+        .control
+        .revoke_key(hash, system.clock().now())
+        .await
+        .expect("revoked");
+    key.expires = Some(system.clock().now());
+    assert!(!accounts.replace_key(hash, &seen, &key).await.expect("refused"));
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Unauthorized);
+
+    for _ in 0..10 {
+        let new = farebox_aws::control::NewKey {
+            brand: "fb".to_owned(),
+            mode: Mode::Test,
+            name: String::new(),
+            scopes: Vec::new(),
+            expires: None,
+        };
+        let now = system.clock().now();
+        let issued = system
+            .control
+            .issue_key(&sold.customer.id, new, now)
+            .await
+            .expect("issued");
+        let hash = issued.key.hash();
+        let (rotated, revoked) = tokio::join!(
+            system.control.rotate_key(hash, "fb", 60, now),
+            system.control.revoke_key(hash, now)
+        );
+        // Who comes second finds the key revoked.
+        drop(rotated);
+        revoked.expect("revoked");
+        let key = accounts.key(hash).await.expect("readable").expect("a key");
+        assert_eq!(key.revoked, Some(now));
+    }
+}
+
+/// Whoever stored a version died before it was the newest: it stood in the way of every later one.
+#[tokio::test]
+async fn a_catalog_that_nobody_made_the_newest_is_no_obstacle() {
+    use aws_sdk_dynamodb::types::AttributeValue::S;
+    let system = system(TIERS, 1).await;
+    let accounts = &system.books.accounts;
+    let (first, catalog) = &system.catalog;
+    let [mut one, mut other] = [catalog.clone(), catalog.clone()];
+    one.tiers.truncate(1);
+    other.tiers.truncate(2);
+    let leave = |version: u64| {
+        let put = system.services.clients.dynamodb.put_item();
+        put.table_name(&system.tables().accounts)
+            .item("pk", S(format!("t#{version}")))
+            .item("sk", S("catalog".to_owned()))
+            .item("doc", S(serde_json::to_string(&one).expect("JSON")))
+            .send()
+    };
+    leave(first + 1).await.expect("stored");
+    assert_eq!(accounts.put_catalog(&other).await.expect("stored"), first + 2);
+    assert_eq!(accounts.newest_catalog().await.expect("readable"), first + 2);
+    leave(first + 3).await.expect("stored");
+    assert_eq!(accounts.put_catalog(&one).await.expect("stored"), first + 3);
+    assert_eq!(accounts.newest_catalog().await.expect("readable"), first + 3);
+    assert_eq!(accounts.put_catalog(&one).await.expect("the same"), first + 3);
 }
