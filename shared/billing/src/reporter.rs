@@ -20,7 +20,10 @@ use farebox_core::{
     counter::{self, SealAnswer},
     expression::Expression,
     id::{CustomerId, Generation},
-    ledger::{self, Claim, NextStep, Report, Row, RowKey, RowState, next_step, report_timestamp},
+    ledger::{
+        self, Claim, NextStep, PUT_OFF_S, Report, Row, RowKey, RowState, have_minutes_of_their_own, next_step,
+        report_timestamp, wait_until,
+    },
     message::UNITS_MAX,
 };
 use farebox_stripe::MeterEvent;
@@ -201,16 +204,26 @@ impl Run {
         let mut report = TickReport::default();
         for key in rows {
             report.due += 1;
-            if let Err(error) = self.advance(&key, &mut report).await {
+            let mut seen = None;
+            if let Err(error) = self.advance(&key, &mut seen, &mut report).await {
                 tracing::error!(row = %key, %error, "row failed");
                 report.errors += 1;
+                self.put_off(&key, seen).await;
             }
         }
         report
     }
 
-    /// Brings a row as far as it gets. Each step leads to a later state, so this ends.
-    async fn advance(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
+    /// A row that fails again and again must not stay in front of all others.
+    async fn put_off(&self, key: &RowKey, seen: Option<RowState>) {
+        let due = self.books.now().s().saturating_add(PUT_OFF_S);
+        if let Err(error) = self.books.ledger.write(key, ledger::put_off(seen, due)).await {
+            tracing::warn!(row = %key, %error, "the row could not be put off");
+        }
+    }
+
+    /// Brings a row as far as it gets. Each step leads to a later state, so this ends. `seen` is the state that was last read.
+    async fn advance(&self, key: &RowKey, seen: &mut Option<RowState>, report: &mut TickReport) -> Result<(), Error> {
         let mut row = self.books.ledger.read(key).await?;
         // The index may lag: the row itself says when it is due.
         let is_due = |row: &Row| {
@@ -218,6 +231,7 @@ impl Run {
             is_early || row.due <= self.books.now().s()
         };
         while let Some(current) = row.filter(is_due) {
+            *seen = Some(current.state);
             row = match current.state {
                 RowState::Open => self.freeze(&current, report).await?,
                 RowState::Sealed | RowState::Sending => self.report(&current, report).await?,
@@ -268,7 +282,10 @@ impl Run {
                 timestamp: report_timestamp(row.bucket(), key.generation.slot()),
                 identifier: key.identifier(),
             };
-            ledger::freeze(&frozen, units, credit, now)
+            // The row's own slot may be newer than the customer's record.
+            let slots = customer.next_slot.max(key.generation.slot().saturating_add(1));
+            let is_own = have_minutes_of_their_own(row.bucket(), slots);
+            ledger::with_own_minute(ledger::freeze(&frozen, units, credit, now), is_own)
         };
         if credit == 0 {
             return self.apply(key, write, &mut report.sealed).await;
@@ -329,6 +346,13 @@ impl Run {
         if self.is_stripe_down.load(Relaxed) {
             return Ok(None);
         }
+        if let Some(until) = wait_until(row, self.books.now()) {
+            self.books
+                .ledger
+                .write(key, ledger::put_off(Some(row.state), until))
+                .await?;
+            return Ok(None);
+        }
         let claim = Claim {
             token: random::token()?,
             at: self.books.now(),
@@ -380,8 +404,7 @@ impl Run {
             ),
             details: details.map(|(name, value)| (name.to_owned(), value)).into(),
         };
-        let id = format!("parked-{}-{}", row.key.identifier(), row.tries);
-        if let Err(error) = self.books.alert(id, None, occasion).await {
+        if let Err(error) = self.books.alert(parked_id(row), None, occasion).await {
             tracing::error!(row = %row.key, %error, "the operator could not be told");
         }
     }
@@ -500,6 +523,12 @@ impl Run {
     }
 }
 
+/// Names a parking: a row that is parked again after the operator let it go is told of again. Letting it go starts `tries` anew,
+/// and raises `faults`.
+fn parked_id(row: &Row) -> String {
+    format!("parked-{}-{}-{}", row.key.identifier(), row.faults, row.tries)
+}
+
 /// What to do after an answer that is none.
 fn refused(error: farebox_stripe::Error, fault: bool) -> Verdict {
     // 401 and 403 speak about our key, hence about every row there is: parking them all helps nobody.
@@ -514,4 +543,41 @@ fn refused(error: farebox_stripe::Error, fault: bool) -> Verdict {
 /// Stripe's clock counts in signed seconds; ours ends long before the difference shows.
 fn seconds(s: u64) -> i64 {
     i64::try_from(s).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use farebox_core::{
+        id::Generation,
+        ledger::{Row, RowKey, RowState},
+    };
+
+    use super::parked_id;
+
+    #[test]
+    fn a_second_parking_is_told_of_again() {
+        let row = |faults, tries| Row {
+            key: RowKey {
+                customer: "acme".to_owned().try_into().expect("an id"),
+                shard: 0,
+                generation: Generation::new([7; 8], 0),
+                meter: "api_calls".to_owned(),
+                bucket: 1_700_002_800,
+            },
+            state: RowState::Sending,
+            units: 5,
+            credit: 0,
+            bucket_end: 1_700_006_400,
+            due: 0,
+            report: None,
+            own_minute: None,
+            claim: None,
+            faults,
+            tries,
+            outcome: None,
+        };
+        // The operator lets it go: tries start anew, faults go up.
+        assert_ne!(parked_id(&row(0, 0)), parked_id(&row(1, 0)));
+        assert_eq!(parked_id(&row(1, 2)), parked_id(&row(1, 2)));
+    }
 }
