@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 pub use crate::http::http_client;
+use crate::sign::SigV4;
 
 /// Where AWS is and who we are.
 #[derive(Clone)]
@@ -79,6 +80,7 @@ impl Clients {
                 .behavior_version(BehaviorVersion::latest())
                 .region(Region::new(settings.region.clone()))
                 .credentials_provider(settings.credentials.clone())
+                .push_auth_scheme(SigV4::new("dynamodb", &settings.region))
                 .http_client(http.clone())
                 .timeout_config(timeouts.clone())
                 // Every attempt ends after 3 s: no need to watch each byte of an answer of one packet as well.
@@ -91,6 +93,7 @@ impl Clients {
             .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
             .region(aws_sdk_sqs::config::Region::new(settings.region.clone()))
             .credentials_provider(settings.credentials.clone())
+            .push_auth_scheme(SigV4::new("sqs", &settings.region))
             .http_client(http.clone())
             .timeout_config(timeouts.clone())
             .stalled_stream_protection(aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled());

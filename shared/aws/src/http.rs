@@ -134,3 +134,63 @@ fn classify(error: hyper_util::client::legacy::Error) -> ConnectorError {
 fn source<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
+        thread,
+    };
+
+    use aws_sdk_dynamodb::{config::Credentials, types::AttributeValue};
+
+    use crate::connect::{Clients, Settings};
+
+    /// A store on a thread of its own that answers every call with an item; says how many connections there were.
+    fn store() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, SeqCst);
+                thread::spawn(move || {
+                    let (mut stream, mut seen, mut buffer) = (stream, Vec::new(), [0; 4_096]);
+                    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                        seen.extend_from_slice(&buffer[..n]);
+                        if seen.ends_with(b"}") {
+                            seen.clear();
+                            let body = r#"{"Item":{"pk":{"S":"a"}}}"#;
+                            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                            stream.write_all(answer.as_bytes()).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (format!("http://{address}"), connections)
+    }
+
+    #[tokio::test]
+    async fn calls_in_a_row_share_one_connection() {
+        let (endpoint, connections) = store();
+        let clients = Clients::new(&Settings {
+            region: "eu-central-1".to_owned(),
+            credentials: Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"),
+            dynamodb_endpoint: Some(endpoint.clone()),
+            sqs_endpoint: Some(endpoint),
+        });
+        for _ in 0..50 {
+            let read = clients.dynamodb.get_item().table_name("t");
+            let answer = read.key("pk", AttributeValue::S("a".to_owned())).send().await.unwrap();
+            assert!(answer.item.is_some());
+        }
+        assert_eq!(connections.load(SeqCst), 1);
+    }
+}

@@ -16,6 +16,7 @@ pub mod random;
 pub mod schema;
 #[cfg(feature = "secrets")]
 pub mod secrets;
+mod sign;
 pub mod telemetry;
 
 use aws_smithy_runtime_api::client::result::SdkError;

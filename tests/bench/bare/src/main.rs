@@ -1,8 +1,15 @@
-//! One `UpdateItem` per event with the authorizer's own client, runtime and profile, of the very shape that the authorizer
-//! writes for a tier with one limit. No key, no tier, no usage, no metrics: the least that a Lambda authorizer on this SDK can do.
+//! One `UpdateItem` per event with the tuned SDK, the authorizer's runtime, connections and profile, of the very shape that the
+//! authorizer writes for a tier with one limit. No key, no tier, no usage, no metrics: the least that a Lambda authorizer on
+//! the SDK as it is can do. It is signed by the SDK's own signer.
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure};
-use farebox_aws::connect::{Clients, Need, Settings};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::{
+    Client,
+    config::{BehaviorVersion, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig},
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure},
+};
+use farebox_aws::connect::{Settings, http_client};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -30,20 +37,33 @@ const ANSWER: &str = r#"{"principalId":"bare","policyDocument":{"Version":"2012-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let read = |name: &str| std::env::var(name).ok();
-    let clients = &Clients::new(&Settings::from_env(read)?);
+    let client = &client(&Settings::from_env(read)?);
     let table = &read("COUNTERS_TABLE").ok_or("COUNTERS_TABLE is not set")?;
-    clients.check(&[Need::Counters(table)]).await?;
+    update(client, table).await?; // opens the connection
     let answer: &RawValue = serde_json::from_str(ANSWER)?;
     lambda_runtime::run(service_fn(|_: LambdaEvent<IgnoredAny>| async move {
-        update(clients, table).await?;
+        update(client, table).await?;
         Ok::<_, Error>(answer.to_owned())
     }))
     .await
 }
 
-async fn update(clients: &Clients, table: &str) -> Result<(), Error> {
-    let mut request = clients
-        .dynamodb_once
+fn client(settings: &Settings) -> Client {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3));
+    let mut config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(settings.region.clone()))
+        .credentials_provider(settings.credentials.clone())
+        .http_client(http_client([&settings.dynamodb_endpoint]))
+        .timeout_config(timeouts.build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .retry_config(RetryConfig::disabled());
+    config.set_endpoint_url(settings.dynamodb_endpoint.clone());
+    Client::from_conf(config.build())
+}
+
+async fn update(client: &Client, table: &str) -> Result<(), Error> {
+    let mut request = client
         .update_item()
         .table_name(table)
         .key("pk", AttributeValue::S("bare#0".to_owned()))
