@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use farebox_aws::control::NewKey;
-use farebox_billing::{Offer, When};
+use farebox_billing::{Offer, Sale, When};
 use farebox_core::{
-    account::Standing,
+    account::{Contact, Standing},
     key::Mode,
     money::Money,
     tiers::{DEFAULT_METER, Overrides},
@@ -445,4 +445,119 @@ async fn a_parked_row_is_told_to_the_operator() {
         entry.channel == "operator" && entry.text.as_deref().is_some_and(|text| text.contains("acme"))
     };
     assert!(sent.iter().any(is_told), "{sent:?}");
+}
+
+/// What is left of the period from `at` on, of an amount.
+fn left_of(amount: i64, sold: &Sold, at: u64) -> i64 {
+    let period = sold.customer.cycle.current;
+    let (left, whole) = (i128::from(period.end - at), i128::from(period.end - period.start));
+    i64::try_from((i128::from(amount) * left * 2 + whole) / (2 * whole)).expect("an amount")
+}
+
+#[tokio::test]
+async fn a_change_now_is_prorated_from_what_was_paid_and_not_from_what_was_to_come() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "scale").await;
+    clock(&system, START_S + 3_600);
+    change(&system, "free", When::PeriodEnd).await;
+    clock(&system, START_S + 7_200);
+    change(&system, "pro", When::Now).await;
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    let at = START_S + 7_200;
+    let expected = 4_900 + left_of(4_900, &sold, at) - left_of(9_900, &sold, at);
+    assert_eq!(invoice(&system, &sold, "subscription_cycle").await.total, expected);
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_a_downgrade_waits_is_credited_what_was_paid() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "scale").await;
+    change(&system, "free", When::PeriodEnd).await;
+    let at = START_S + 86_400;
+    clock(&system, at);
+    system
+        .books
+        .cancel(&sold.customer.id, When::Now)
+        .await
+        .expect("cancelled");
+    run_until(&system, at + 7_200).await;
+    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+    let invoices = system
+        .services
+        .stripe
+        .invoices(in_stripe)
+        .await
+        .expect("stripe answers");
+    assert!(
+        invoices
+            .iter()
+            .any(|invoice| invoice.total == -left_of(9_900, &sold, at)),
+        "{invoices:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_cap_goes_with_its_customer_and_a_grant_does_not_lift_it_twice() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    system.books.grant(id, DEFAULT_METER, 10, "g").await.expect("given");
+    system
+        .books
+        .cap(id, DEFAULT_METER, Some(Money(100)))
+        .await
+        .expect("capped");
+    calls(&system, &sold, 40).await; // 20 included, 10 given, 10 at ten cents
+    clock(&system, START_S + 60);
+    change(&system, "scale", When::Now).await;
+    calls(&system, &sold, 50).await; // 30 included, 20 at five cents
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "spend_cap_reached"),
+        "{denied:?}"
+    );
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    let usage = usage(&invoice(&system, &sold, "subscription_cycle").await);
+    assert!(usage.contains(&(10, 100)) && usage.contains(&(20, 100)), "{usage:?}");
+}
+
+#[tokio::test]
+async fn whoever_has_left_can_be_sold_a_tier_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    system.books.cancel(id, When::Now).await.expect("cancelled");
+    clock(&system, START_S + 100);
+    let sale = Sale {
+        id: id.clone(),
+        name: "Acme".to_owned(),
+        tier: "scale".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        contact: Contact::default(),
+        trial_days: None,
+    };
+    let customer = system.books.sell(sale.clone()).await.expect("sold again");
+    assert_eq!(customer.standing, Standing::Good);
+    assert!(system.books.sell(sale).await.is_err(), "it is a customer by now");
+    calls(&system, &sold, 31).await;
+    run_until(&system, customer.cycle.current.end + 7_200).await;
+    let usage = usage(&invoice(&system, &sold, "subscription_cycle").await);
+    assert!(usage.contains(&(1, 5)), "{usage:?}");
+}
+
+#[tokio::test]
+async fn whoever_was_to_leave_and_is_sold_a_tier_stays() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    system
+        .books
+        .cancel(&sold.customer.id, When::PeriodEnd)
+        .await
+        .expect("cancelled");
+    clock(&system, START_S + 60);
+    change(&system, "pro", When::Now).await;
+    let end = sold.customer.cycle.current.end;
+    run_until(&system, end + 7_200).await;
+    calls(&system, &sold, 1).await;
 }

@@ -8,10 +8,11 @@ use farebox_core::{
     id::CustomerId,
     ledger::RowState,
     money::Money,
-    tiers::Overrides,
+    tiers::{Overrides, Terms},
     time::{Cycle, Period},
 };
-use farebox_stripe::{CycleAnchor, ItemChange, Proration, SubscriptionUpdate};
+use farebox_stripe::{CycleAnchor, ItemChange, Proration, Subscription, SubscriptionItem, SubscriptionUpdate};
+use sha2::{Digest, Sha256};
 
 use crate::{Books, Error};
 
@@ -38,60 +39,125 @@ pub struct Sale {
 }
 
 impl Books {
-    /// Sells a tier to a new customer: its plan in Stripe where it is missing, the customer, its subscription, its record and
-    /// its counter items. Every step names itself to Stripe, so that selling again after a crash doubles nothing.
+    /// Sells a tier to a new customer, or anew to one whose subscription has ended: its plan in Stripe where it is missing, the
+    /// customer, its subscription, its record and its counter items. Every step names itself to Stripe, so that selling again
+    /// within a day after a crash doubles nothing.
     ///
     /// # Errors
-    /// [`Error`] at the first step that fails; selling again goes on from there. [`Error::Table`] if the id is taken.
+    /// [`Error`] at the first step that fails; selling again goes on from there. [`Error::Refused`] if the id is taken.
     pub async fn sell(&self, sale: Sale) -> Result<Customer, Error> {
         let control = self.control();
         let terms = control.terms_of(sale.catalog, &sale.tier, &sale.overrides).await?;
-        if self.accounts.customer(&sale.id).await?.is_some() {
+        let known = self.accounts.customer(&sale.id).await?;
+        if known.as_ref().is_some_and(|known| known.standing != Standing::Ended) {
             return Err(Error::Refused(format!("customer {} exists already", sale.id)));
         }
         let prices = self.ensure_plan(&terms).await?;
         let id = &sale.id;
-        let step = |what: &str| format!("farebox-{id}-{what}");
         let metadata = HashMap::from([(CUSTOMER_KEY.to_owned(), id.to_string())]);
         let email = sale.contact.email.as_deref();
-        let in_stripe = self
-            .stripe
-            .create_customer(&sale.name, email, metadata.clone(), &step("customer"))
-            .await?;
+        let in_stripe = match known.as_ref().and_then(|known| known.stripe_customer.clone()) {
+            Some(in_stripe) => in_stripe,
+            None => {
+                let key = step(id, "customer", &[&sale.name, email.unwrap_or_default()]);
+                let created = self.stripe.create_customer(&sale.name, email, metadata.clone(), &key);
+                created.await?.id
+            }
+        };
         let trial = sale.trial_days.unwrap_or(terms.trial_days);
+        // What is asked for is part of the name: Stripe answers another wish under a known name with an error.
+        let life = known.as_ref().map_or(0, |known| known.auth_epoch).to_string();
+        let key = step(
+            id,
+            "subscription",
+            &[&in_stripe, terms.plan().as_str(), &trial.to_string(), &life],
+        );
         let subscription = self
             .stripe
-            .create_subscription(
-                &in_stripe.id,
-                &prices.all(),
-                (trial > 0).then_some(trial),
-                metadata,
-                &step("subscription"),
-            )
+            .create_subscription(&in_stripe, &prices.all(), (trial > 0).then_some(trial), metadata, &key)
             .await?;
         let no_period = || Error::Refused("the new subscription has no items".to_owned());
         let item = subscription.items.first().ok_or_else(no_period)?;
-        let new = NewCustomer {
-            id: sale.id.clone(),
-            name: sale.name,
-            tier: sale.tier,
-            catalog: sale.catalog,
-            overrides: sale.overrides,
-            cycle: Cycle {
-                anchor: second(subscription.billing_cycle_anchor),
-                interval: terms.price.interval,
-                current: Period {
-                    start: second(item.current_period_start),
-                    end: second(item.current_period_end),
-                },
-                cuts: Vec::new(),
+        let cycle = Cycle {
+            anchor: second(subscription.billing_cycle_anchor),
+            interval: terms.price.interval,
+            current: Period {
+                start: second(item.current_period_start),
+                end: second(item.current_period_end),
             },
-            contact: sale.contact,
-            stripe_customer: Some(in_stripe.id),
-            stripe_subscription: Some(subscription.id),
+            cuts: Vec::new(),
         };
-        Ok(control.add_customer(new, self.now()).await?)
+        match known {
+            Some(_) => self.revive(&sale, cycle, subscription.id).await?,
+            None => {
+                let new = NewCustomer {
+                    id: sale.id.clone(),
+                    name: sale.name,
+                    tier: sale.tier,
+                    catalog: sale.catalog,
+                    overrides: sale.overrides,
+                    cycle,
+                    contact: sale.contact,
+                    stripe_customer: Some(in_stripe),
+                    stripe_subscription: Some(subscription.id),
+                };
+                control.add_customer(new, self.now()).await?;
+            }
+        }
+        // The first payment may be open.
+        Ok(self.follow(&sale.id, None).await?.customer)
     }
+
+    /// A customer whose subscription had ended has a new one.
+    async fn revive(&self, sale: &Sale, cycle: Cycle, subscription: String) -> Result<(), Error> {
+        let now = self.now();
+        for _ in 0..TRIES_MAX {
+            let seen = self.customer(&sale.id).await?;
+            let mut changed = seen.clone();
+            let from = now.s().max(cycle.current.start);
+            let phase = self
+                .control()
+                .phase(from, &sale.tier, sale.catalog, sale.overrides.clone())
+                .await?;
+            changed.cycle = Cycle {
+                cuts: seen.cycle.cuts.clone(),
+                ..cycle.clone()
+            };
+            changed
+                .begin(phase, now.s())
+                .map_err(|e| Error::Refused(e.to_string()))?;
+            changed.offered = None;
+            changed.ends = None;
+            changed.standing = Standing::Good;
+            changed.stripe_subscription = Some(subscription.clone());
+            changed.name.clone_from(&sale.name);
+            if sale.contact != Contact::default() {
+                changed.contact = sale.contact.clone();
+            }
+            if self.control().store(&seen, changed, None, now).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(contended(&sale.id))
+    }
+}
+
+/// Names a step of a sale to Stripe, with what it asks for.
+fn step(id: &CustomerId, what: &str, asked: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in asked {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    let digest: String = digest.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("farebox-{id}-{what}-{digest}")
+}
+
+fn contended(id: &CustomerId) -> Error {
+    Error::Refused(format!("{id} is being changed by others; try again"))
 }
 
 /// When a change begins to hold.
@@ -116,6 +182,10 @@ pub struct Offer {
     pub when: When,
 }
 
+/// Stripe takes at most 20 prices on a subscription (<https://docs.stripe.com/billing/subscriptions/multiple-products>).
+const ITEMS_MAX: usize = 20;
+/// So many grants of a period fit a record comfortably.
+const GRANTS_MAX: usize = 100;
 /// How often a step is tried again when somebody else changed the customer meanwhile.
 const TRIES_MAX: u32 = 8;
 
@@ -133,23 +203,34 @@ impl Books {
     pub async fn change_tier(&self, id: &CustomerId, offer: Offer) -> Result<Customer, Error> {
         let control = self.control();
         let now = self.now();
-        let terms = control.terms_of(offer.catalog, &offer.tier, &offer.overrides).await?;
-        let mut phase = control.phase(0, &offer.tier, offer.catalog, offer.overrides).await?;
         let customer = self.customer(id).await?;
         if customer.standing == Standing::Ended {
             return Err(Error::Refused(format!(
                 "the subscription of {id} has ended; sell it a tier anew"
             )));
         }
+        let terms = control.terms_of(offer.catalog, &offer.tier, &offer.overrides).await?;
         if terms.price.interval != customer.cycle.interval {
             return Err(Error::Refused(format!(
                 "{} is billed per {}, {id} is billed per {}: cancel at the period's end and sell it the tier then",
                 offer.tier, terms.price.interval, customer.cycle.interval
             )));
         }
+        let in_force = customer.phase_at(now.s());
+        let overrides = keep_caps(offer.overrides, &in_force.overrides, &terms);
+        let mut phase = control.phase(0, &offer.tier, offer.catalog, overrides).await?;
         if offer.when == When::PeriodEnd {
             phase.from = customer.cycle.period_at(now.s()).end;
         }
+        // Before Stripe is asked for what the record would not take.
+        let trial = Phase {
+            from: phase.from.max(now.s()),
+            ..phase.clone()
+        };
+        customer
+            .clone()
+            .begin(trial, now.s())
+            .map_err(|e| Error::Refused(e.to_string()))?;
         let Some(subscription) = customer.stripe_subscription.clone() else {
             return self.begin(id, &phase).await;
         };
@@ -160,11 +241,14 @@ impl Books {
                 Ok(())
             })
             .await?;
-        // Back to what holds already, while another tier waits for the period's end: nothing was prorated, nothing is now.
-        let is_back = offered.phase_at(now.s()).plan == phase.plan;
-        let found = self.stripe.subscription(&subscription).await?;
+        let key = format!("farebox-{id}-change-{}", offered.auth_epoch);
+        let mut found = self.stripe.subscription(&subscription).await?;
+        // A change that waits has its price there already, unprorated. What is prorated now is what was paid.
+        if offer.when == When::Now {
+            found = self.sell_what_holds(&offered, found, &key).await?;
+        }
         let mut items = Vec::new();
-        match found.items.iter().find(|item| !item.is_metered) {
+        match base_item(&found)? {
             Some(base) if base.price == prices.base => {}
             Some(base) => items.push(ItemChange::Replace {
                 item: base.id.clone(),
@@ -179,18 +263,28 @@ impl Books {
             .values()
             .filter(|price| !found.items.iter().any(|item| item.price == **price));
         items.extend(missing.map(|price| ItemChange::Add { price: price.clone() }));
-        if !items.is_empty() {
+        let added = items
+            .iter()
+            .filter(|item| matches!(item, ItemChange::Add { .. }))
+            .count();
+        if found.items.len() + added > ITEMS_MAX {
+            return Err(Error::Refused(format!(
+                "the subscription of {id} would have more than {ITEMS_MAX} prices; change the tier after this period is invoiced"
+            )));
+        }
+        if !items.is_empty() || found.cancel_at_period_end {
             let update = SubscriptionUpdate {
                 items,
                 proration: match offer.when {
-                    When::Now if !is_back => Proration::CreateProrations,
-                    When::Now | When::PeriodEnd => Proration::None,
+                    When::Now => Proration::CreateProrations,
+                    When::PeriodEnd => Proration::None,
                 },
+                // Whoever is sold a tier stays.
+                cancel_at_period_end: found.cancel_at_period_end.then_some(false),
                 // Else a free tier's period would end with the upgrade.
                 billing_cycle_anchor: Some(CycleAnchor::Unchanged),
                 ..SubscriptionUpdate::default()
             };
-            let key = format!("farebox-{id}-change-{}", offered.auth_epoch);
             let updated = self.stripe.update_subscription(&subscription, &update, &key).await?;
             // Stripe counts a metered price from the second on at which it was added, by its own clock.
             let added = updated.items.iter().map(|item| second(item.created)).max().unwrap_or(0);
@@ -201,6 +295,44 @@ impl Books {
         self.begin(id, &phase).await
     }
 
+    /// Gives the subscription the base price of the plan in force, where one that waits for the period's end stands in its
+    /// place. Nothing was prorated then, nothing is now.
+    async fn sell_what_holds(
+        &self,
+        customer: &Customer,
+        found: Subscription,
+        key: &str,
+    ) -> Result<Subscription, Error> {
+        let now = self.now().s();
+        let Some(ahead) = customer.phase_after(now) else {
+            return Ok(found);
+        };
+        let in_force = &customer.phase_at(now).plan;
+        let Some(base) = base_item(&found)? else {
+            return Ok(found);
+        };
+        if ahead.plan == *in_force || base.lookup_key.as_deref() != Some(ahead.plan.base_lookup_key().as_str()) {
+            return Ok(found);
+        }
+        let Some(price) = self.stripe.find_price(&in_force.base_lookup_key()).await? else {
+            return Err(Error::Refused(format!(
+                "Stripe has no price {}",
+                in_force.base_lookup_key()
+            )));
+        };
+        let update = SubscriptionUpdate {
+            items: vec![ItemChange::Replace {
+                item: base.id.clone(),
+                price: price.id,
+            }],
+            proration: Proration::None,
+            billing_cycle_anchor: Some(CycleAnchor::Unchanged),
+            ..SubscriptionUpdate::default()
+        };
+        let key = format!("{key}-back");
+        Ok(self.stripe.update_subscription(&found.id, &update, &key).await?)
+    }
+
     /// Lets a phase begin, where it has not begun already; one that says 0 begins now.
     async fn begin(&self, id: &CustomerId, phase: &Phase) -> Result<Customer, Error> {
         let now = self.now();
@@ -209,7 +341,9 @@ impl Books {
         for _ in 0..TRIES_MAX {
             let seen = self.customer(id).await?;
             let mut changed = seen.clone();
-            changed.offered = None;
+            // Somebody else's offer is theirs to finish.
+            changed.offered = changed.offered.filter(|offered| offered.plan != phase.plan);
+            changed.ends = None;
             let is_same = |known: &Phase| {
                 Phase {
                     from: 0,
@@ -239,7 +373,7 @@ impl Books {
                 return Ok(stored);
             }
         }
-        Err(Error::Refused(format!("{id} is being changed by others; try again")))
+        Err(contended(id))
     }
 
     /// Ends a customer's subscription.
@@ -280,6 +414,11 @@ impl Books {
             .await?;
         self.close(&ended, now.s() + 1).await?;
         self.all_is_in_stripe(&ended).await?;
+        let found = self.stripe.subscription(&subscription).await?;
+        if found.ended_at.is_none() {
+            let key = format!("farebox-{id}-cancel-{subscription}-{}", ended.auth_epoch);
+            self.sell_what_holds(&ended, found, &key).await?;
+        }
         let key = format!("farebox-{id}-cancel-{subscription}");
         match self.stripe.cancel_subscription(&subscription, true, true, &key).await {
             Ok(_) => {}
@@ -300,11 +439,13 @@ impl Books {
         let now = self.now();
         let period = customer.cycle.period_at(now.s());
         let mut reported: HashMap<String, u64> = HashMap::new();
+        let mut last = now.s();
         for row in self.ledger.rows_of(&customer.id, period.start, now.s() + 1).await? {
             match (row.state, row.report) {
                 (RowState::Reported, report) => {
                     if let Some(report) = report {
                         *reported.entry(report.event_name).or_insert(0) += report.value;
+                        last = last.max(report.timestamp);
                     }
                 }
                 (state, _) => {
@@ -320,7 +461,7 @@ impl Books {
             };
             let seconds = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
             // A window of whole minutes that holds the whole period so far.
-            let (start, end) = (period.start / 60 * 60, (now.s() + 60) / 60 * 60);
+            let (start, end) = (period.start / 60 * 60, (last + 60) / 60 * 60);
             let shown = self
                 .stripe
                 .event_summary(&meter.id, in_stripe, seconds(start), seconds(end))
@@ -334,8 +475,8 @@ impl Books {
         Ok(())
     }
 
-    /// Gives units for the running period: they raise what is included, and as many are taken off the reports to Stripe; what
-    /// the period does not use is taken off later ones. The id names the grant: giving it again changes nothing.
+    /// Gives units for the running period: they raise what the plan in force includes, and as many are taken off what is reported
+    /// to Stripe from now on; what the period does not use is taken off later ones. What is reported already stays billed. The id names the grant: giving it again changes nothing.
     ///
     /// # Errors
     /// [`Error`] at the first step that fails; repeating is safe.
@@ -372,11 +513,17 @@ impl Books {
                     .grants
                     .retain(|grant| grant.period >= period || grant.id == grant_id);
                 if !customer.grants.iter().any(|grant| grant.id == grant_id) {
+                    if customer.grants.len() >= GRANTS_MAX {
+                        let text = format!("{GRANTS_MAX} grants were given in this period; give more at once");
+                        return Err(farebox_aws::Error::Refused(text));
+                    }
+                    let plan = customer.phase_at(now.s()).plan.clone();
                     customer.grants.push(Grant {
                         id: grant_id.to_owned(),
                         meter: meter.to_owned(),
                         units,
                         period,
+                        plan,
                     });
                 }
                 Ok(())
@@ -390,23 +537,37 @@ impl Books {
     /// [`Error::Table`] if the customer's terms do not go with it: a cap needs an overage price.
     pub async fn cap(&self, id: &CustomerId, meter: &str, cap: Option<Money>) -> Result<Customer, Error> {
         let now = self.now();
-        let customer = self.customer(id).await?;
-        let terms = self.control().terms(&customer, now).await?;
-        let mut caps = terms.spend_cap;
-        match cap {
-            Some(cap) => caps.insert(meter.to_owned(), cap),
-            None => caps.remove(meter),
-        };
-        Ok(self
-            .control()
-            .change(id, now, |customer| {
-                let in_force = customer.phase_at(now.s()).from;
-                for phase in customer.phases.iter_mut().filter(|phase| phase.from >= in_force) {
-                    phase.overrides.spend_cap = Some(caps.clone());
+        for _ in 0..TRIES_MAX {
+            let seen = self.customer(id).await?;
+            let mut changed = seen.clone();
+            let in_force = seen.phase_at(now.s()).from;
+            let offered = changed.offered.iter_mut();
+            for phase in changed
+                .phases
+                .iter_mut()
+                .filter(|phase| phase.from >= in_force)
+                .chain(offered)
+            {
+                let terms = self
+                    .control()
+                    .terms_of(phase.catalog, &phase.tier, &phase.overrides)
+                    .await?;
+                // A tier to come that has nothing to cap goes without; the one in force says why it can't be.
+                if !terms.overage.contains_key(meter) && phase.from != in_force {
+                    continue;
                 }
-                Ok(())
-            })
-            .await?)
+                let mut caps = terms.spend_cap;
+                match cap {
+                    Some(cap) => caps.insert(meter.to_owned(), cap),
+                    None => caps.remove(meter),
+                };
+                phase.overrides.spend_cap = Some(caps);
+            }
+            if let Some(stored) = self.control().store(&seen, changed, None, now).await? {
+                return Ok(stored);
+            }
+        }
+        Err(contended(id))
     }
 
     /// A customer's record.
@@ -417,6 +578,40 @@ impl Books {
         let none = || Error::Refused(format!("there is no customer {id}"));
         self.accounts.customer(id).await?.ok_or_else(none)
     }
+}
+
+/// The item with the base price; `None` if there is no flat price at all.
+fn base_item(subscription: &Subscription) -> Result<Option<&SubscriptionItem>, Error> {
+    let ours = |item: &&SubscriptionItem| {
+        item.lookup_key
+            .as_deref()
+            .is_some_and(|key| key.starts_with("farebox_base_"))
+    };
+    if let Some(item) = subscription.items.iter().find(ours) {
+        return Ok(Some(item));
+    }
+    let mut flat = subscription.items.iter().filter(|item| !item.is_metered);
+    match (flat.next(), flat.next()) {
+        (found, None) => Ok(found),
+        (Some(_), Some(_)) => Err(Error::Refused(format!(
+            "subscription {} has several flat prices and none of them is a tier's",
+            subscription.id
+        ))),
+        (None, Some(_)) => Ok(None),
+    }
+}
+
+/// A customer's own spend caps go with it to a tier that has something to cap, unless others are agreed.
+fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
+    if let (None, Some(own)) = (&overrides.spend_cap, &before.spend_cap) {
+        let kept = own.iter().filter(|(meter, _)| terms.overage.contains_key(*meter));
+        let mut caps = terms.spend_cap.clone();
+        caps.extend(kept.map(|(meter, cap)| (meter.clone(), *cap)));
+        if caps != terms.spend_cap {
+            overrides.spend_cap = Some(caps);
+        }
+    }
+    overrides
 }
 
 fn second(s: i64) -> u64 {

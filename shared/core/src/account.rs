@@ -102,6 +102,9 @@ pub struct Grant {
     pub units: u64,
     /// The start of the billing period, unix seconds.
     pub period: u64,
+    /// The plan that was in force. Another plan includes what it includes: what is left of the units by then is still taken off
+    /// the reports.
+    pub plan: PlanId,
 }
 
 /// Where a customer's alerts go.
@@ -163,14 +166,14 @@ pub struct Refusal {
     pub message: &'static str,
 }
 
-/// Phases that ended longer ago are forgotten: no row that old is reported any more.
+/// Phases that ended longer ago, and before the running period, are forgotten: no row that old is reported any more.
 const PHASES_KEPT_S: u64 = 40 * 86_400;
 /// More changes of price than this within [`PHASES_KEPT_S`] are refused: each cuts a bucket and costs a report.
 const PHASES_MAX: usize = 64;
 
 /// The tier was changed too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the tier was changed {PHASES_MAX} times within 40 days; no further change is taken")]
+#[error("the tier was changed {PHASES_MAX} times within 40 days or one period; no further change is taken")]
 pub struct ChangedTooOften;
 
 impl Customer {
@@ -193,7 +196,8 @@ impl Customer {
     /// # Errors
     /// [`ChangedTooOften`].
     pub fn begin(&mut self, phase: Phase, now_s: u64) -> Result<(), ChangedTooOften> {
-        let forgotten = now_s.saturating_sub(PHASES_KEPT_S);
+        // Those of the running period are needed until it is invoiced, which may be a year.
+        let forgotten = now_s.saturating_sub(PHASES_KEPT_S).min(self.cycle.current.start);
         while self.phases.get(1).is_some_and(|second| second.from <= forgotten) {
             self.phases.remove(0);
         }
@@ -215,17 +219,17 @@ impl Customer {
         self.phases.len() < before
     }
 
-    /// What was given for the billing period of a second.
+    /// What was given for the billing period and the plan of a second.
     #[must_use]
     pub fn granted(&self, meter: &str, s: u64) -> u64 {
         if self.grants.is_empty() {
             return 0;
         }
-        let period = self.cycle.period_at(s);
+        let (period, plan) = (self.cycle.period_at(s), &self.phase_at(s).plan);
         let grants = self
             .grants
             .iter()
-            .filter(|grant| grant.meter == meter && period.contains(grant.period));
+            .filter(|grant| grant.meter == meter && grant.plan == *plan && period.contains(grant.period));
         grants.fold(0, |sum, grant| sum.saturating_add(grant.units))
     }
 

@@ -169,7 +169,10 @@ impl Demand {
             cap: subject.cap(meter, granted).map(share),
         }];
         if let Some(limit) = slower {
-            add_rate(&mut rates, part(limit), &None);
+            // It slows down and shuts nothing: a request that takes more than it holds passes once in a window.
+            let limit = part(limit);
+            let units = limit.units.max(cost);
+            add_rate(&mut rates, Limit { units, ..limit }, &None);
         }
         let group = group.and_then(|index| terms.groups.get(index));
         if let Some(group) = group {

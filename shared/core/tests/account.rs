@@ -96,10 +96,11 @@ fn old_phases_are_forgotten_and_too_many_changes_are_refused() {
         customer.begin(phase(START + n, "pro"), START + n).expect("taken");
     }
     assert!(customer.begin(phase(START + 100, "pro"), START + 100).is_err());
-    let later = START + 41 * 86_400;
+    let later = START + 71 * 86_400;
+    customer.cycle.current = customer.cycle.period_at(later);
     customer
         .begin(phase(later, "pro"), later)
-        .expect("forty days later there is room");
+        .expect("two periods later there is room");
     assert!(customer.phases.len() < 5);
     assert_eq!(customer.phase_at(later - 1).tier, "pro");
 }
@@ -162,10 +163,29 @@ fn a_grant_counts_for_its_meter_and_its_period_only() {
         meter: "api_calls".to_owned(),
         units: 500,
         period: customer.cycle.current.start,
+        plan: customer.phases[0].plan.clone(),
     });
     assert_eq!(customer.granted("api_calls", START), 500);
     assert_eq!(customer.granted("tokens", START), 0);
     assert_eq!(customer.granted("api_calls", customer.cycle.current.end), 0);
+    customer.begin(phase(START + 60, "pro"), START + 60).expect("taken");
+    assert_eq!(
+        customer.granted("api_calls", START + 60),
+        0,
+        "another plan includes what it includes"
+    );
+}
+
+#[test]
+fn a_phase_of_the_running_period_is_not_forgotten_before_it_is_invoiced() {
+    let mut customer = Customer {
+        cycle: Cycle::starting_at(START, Interval::Year),
+        ..customer()
+    };
+    let (march, june) = (START + 60 * 86_400, START + 150 * 86_400);
+    customer.begin(phase(march, "pro"), march).expect("taken");
+    customer.begin(phase(june, "scale"), june).expect("taken");
+    assert_eq!(customer.phase_at(march - 1).tier, "free");
 }
 
 #[test]
