@@ -282,3 +282,30 @@ async fn a_denied_answer_has_no_null_and_says_when_to_come_back() {
     assert_eq!(START_S + retry_after, reset);
     assert_eq!(reset, sold.customer.cycle.current.end);
 }
+
+#[tokio::test]
+async fn who_has_no_counter_item_is_not_let_through_for_good_by_the_success_of_others() {
+    use aws_sdk_dynamodb::types::AttributeValue;
+    const BILLED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: unlimited, endpoints: [/v1/*]}}";
+    let system = system(BILLED, 1).await;
+    let (sold, other) = (
+        sell(&system, "t").await,
+        system.sell("beta", "t", Overrides::default()).await,
+    );
+    let other = other.expect("the tier is sold");
+    let delete = system.services.clients.dynamodb.delete_item();
+    let delete = delete.table_name("farebox-counters");
+    let delete = delete.key("pk", AttributeValue::S(format!("{}#0", sold.customer.id)));
+    delete.send().await.expect("deleted");
+    let authorizer = environment(&system, 0);
+    for n in 0..100 {
+        let answer = call(&system, &authorizer, &sold.key, "/v1/x").await;
+        assert_eq!(answer, Answer::Admitted, "request {n}");
+        let answer = call(&system, &authorizer, &other.key, "/v1/x").await;
+        assert_eq!(answer, Answer::Admitted, "request {n}");
+    }
+    let denied = Answer::Denied("unavailable".to_owned(), 1);
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
+    assert_eq!(call(&system, &authorizer, &other.key, "/v1/x").await, Answer::Admitted);
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
+}

@@ -1,6 +1,11 @@
 //! From the counter to the invoice.
 
-use farebox_core::time::Timestamp;
+use farebox_core::{
+    id::Generation,
+    ledger::{self, PUT_OFF_S, RowKey, RowState},
+    message::UNITS_MAX,
+    time::Timestamp,
+};
 use farebox_local::{Options, System, VirtualClock};
 use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
 
@@ -198,4 +203,57 @@ async fn a_counter_item_that_nobody_can_read_does_not_keep_the_others_from_being
     assert_eq!(answer, Answer::Admitted);
     let report = system.consumer.scan().await.expect("a scan");
     assert_eq!((report.errors, report.items, report.folded_rows), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_report_of_a_bucket_that_was_sealed_early_waits_until_stripe_takes_its_stamp() {
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    // Ten restores later the counter item has slot 10: its reports are stamped ten minutes into the hour.
+    for _ in 0..10 {
+        let now = system.clock().now();
+        let restored = system.control.restore_counter(&sold.customer.id, 0, now).await;
+        restored.expect("restored");
+    }
+    let answer = call(&system, &environment(&system, 0), &sold.key, "/v1/light").await;
+    assert_eq!(answer, Answer::Admitted);
+
+    let closed = system.books.close(&sold.customer, START_S + 1).await.expect("closed");
+    assert_eq!((closed.sealed, closed.parked, closed.errors), (1, 0, 0));
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    let row = rows.first().expect("a row");
+    assert_eq!((row.state, row.due), (RowState::Sealed, START_S + 600 - 240));
+    assert_eq!(row.own_minute, Some(true));
+
+    system.clock().set(Timestamp::from_s(row.due));
+    let report = system.consumer.tick().await.expect("a tick");
+    assert_eq!((report.reported, report.parked), (1, 0));
+    system.clock().set(Timestamp::from_s(START_S + 7_200));
+    system.consumer.tick().await.expect("a tick");
+    assert_eq!(units(&system, &sold).await, (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_row_that_fails_lets_others_go_first() {
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    // Nobody can bill so many units, and no counter item has them.
+    let key = RowKey {
+        customer: sold.customer.id.clone(),
+        shard: 0,
+        generation: Generation::new([7; 8], 0),
+        meter: "api_calls".to_owned(),
+        bucket: START_S,
+    };
+    let ledger = &system.control.ledger;
+    let write = ledger::fold(&key, START_S + 3_600, UNITS_MAX + 1);
+    ledger.write(&key, write).await.expect("written");
+
+    let now = START_S + 7_200;
+    system.clock().set(Timestamp::from_s(now));
+    assert_eq!(ledger.due(now, 1).await.expect("readable"), [key.clone()]);
+    assert_eq!(system.consumer.tick().await.expect("a tick").errors, 1);
+    assert!(ledger.due(now, 1).await.expect("readable").is_empty());
+    let due = ledger.due(now + PUT_OFF_S, 1).await.expect("readable");
+    assert_eq!(due, [key], "it is not forgotten");
 }

@@ -61,6 +61,8 @@ struct Entry {
     keys: HashMap<KeyHash, Arc<KeyRecord>>,
     beliefs: HashMap<u32, Belief>,
     denials: HashMap<DenialKey, Timestamp>,
+    /// How many requests in a row each counter item did not count.
+    uncounted: HashMap<u32, u32>,
 }
 
 /// The memory of one environment.
@@ -167,6 +169,22 @@ impl Cache {
             .insert(shard, belief);
     }
 
+    /// A counter item answered a write: its run of uncounted requests is over.
+    pub(crate) fn answered(&mut self, customer: &CustomerId, shard: u32) {
+        if let Some(entry) = self.customers.get_mut(customer) {
+            entry.uncounted.remove(&shard);
+        }
+    }
+
+    /// A counter item did not count a request; returns how many in a row before it.
+    pub(crate) fn not_counted(&mut self, customer: &CustomerId, shard: u32) -> u32 {
+        let entry = self.customers.entry(customer.clone()).or_default();
+        let run = entry.uncounted.entry(shard).or_default();
+        let before = *run;
+        *run = before.saturating_add(1);
+        before
+    }
+
     pub(crate) fn denied_until(&self, customer: &CustomerId, key: &DenialKey) -> Option<Timestamp> {
         self.customers.get(customer)?.denials.get(key).copied()
     }
@@ -177,5 +195,27 @@ impl Cache {
             .or_default()
             .denials
             .insert(key, until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farebox_core::id::CustomerId;
+
+    use super::Cache;
+
+    #[test]
+    fn a_run_of_uncounted_requests_is_of_one_counter_item() {
+        let id = |name: &str| CustomerId::try_from(name.to_owned()).expect("an id");
+        let (acme, beta) = (id("acme"), id("beta"));
+        let mut cache = Cache::default();
+        for run in 0..3 {
+            assert_eq!(cache.not_counted(&acme, 0), run);
+            cache.answered(&beta, 0);
+            cache.answered(&acme, 1);
+        }
+        assert_eq!(cache.not_counted(&acme, 1), 0);
+        cache.answered(&acme, 0);
+        assert_eq!(cache.not_counted(&acme, 0), 0);
     }
 }

@@ -42,7 +42,7 @@ const RELOADS_MAX: u32 = 4;
 const CONFIRMED_MS: u64 = 50;
 /// After so long without a call the connection may be dead: a read that may be retried goes first.
 const IDLE_MS: u64 = 60_000;
-/// So many admissions in a row whose count is not known end in denials until the table answers again.
+/// So many admissions in a row that a counter item did not count end in denials until it counts again.
 const UNKNOWN_RUN_MAX: u32 = 100;
 
 /// The ready parts that the authorizer works with.
@@ -66,7 +66,6 @@ pub struct Authorizer {
     outbox: Mutex<Outbox>,
     metrics: Metrics,
     turn: AtomicU32,
-    unknown_run: AtomicU32,
     last_call: AtomicU64,
 }
 
@@ -107,7 +106,6 @@ impl Authorizer {
             outbox: Mutex::default(),
             metrics: Metrics::default(),
             turn: AtomicU32::new(0),
-            unknown_run: AtomicU32::new(0),
             last_call: AtomicU64::new(0),
         }
     }
@@ -380,11 +378,11 @@ impl Authorizer {
             self.metrics.writes.fetch_add(1, Relaxed);
             match self.deps.counters.admit(&key, attempt.expression()).await {
                 Outcome::Applied(counters) => {
-                    self.unknown_run.store(0, Relaxed);
+                    self.cache().answered(&customer.id, shard);
                     return Admission::Decided(self.admitted(subject, &demand, &attempt, shard, counters));
                 }
                 Outcome::ConditionFailed(Some(counters)) => {
-                    self.unknown_run.store(0, Relaxed);
+                    self.cache().answered(&customer.id, shard);
                     let judgement = admission::judge(&demand, &counters);
                     let standing = admission::standing(&demand, &counters);
                     self.cache().believe(&customer.id, shard, Belief { counters, at: now });
@@ -402,7 +400,7 @@ impl Authorizer {
                 }
                 Outcome::ConditionFailed(None) => {
                     tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
-                    return Admission::Decided(self.without_table(subject, &demand, false, now));
+                    return Admission::Decided(self.without_table(subject, &demand, shard, false, now));
                 }
                 Outcome::NotApplied { retryable: true, .. } => {}
                 Outcome::NotApplied {
@@ -410,17 +408,17 @@ impl Authorizer {
                     cause,
                 } => {
                     tracing::error!(cause, "the table refuses the write");
-                    return Admission::Decided(self.without_table(subject, &demand, false, now));
+                    return Admission::Decided(self.without_table(subject, &demand, shard, false, now));
                 }
                 Outcome::Unknown { cause } => {
                     self.metrics.ambiguous_total.fetch_add(1, Relaxed);
                     tracing::error!(cause, "nobody knows whether the write counted");
-                    return Admission::Decided(self.without_table(subject, &demand, true, now));
+                    return Admission::Decided(self.without_table(subject, &demand, shard, true, now));
                 }
             }
         }
         tracing::error!(customer = %customer.id, "every attempt was throttled or overtaken");
-        Admission::Decided(self.without_table(subject, &demand, false, now))
+        Admission::Decided(self.without_table(subject, &demand, shard, false, now))
     }
 
     /// A denial that an exact item gave and whose time is not over. Units of a window only grow, so it holds whatever others
@@ -520,9 +518,16 @@ impl Authorizer {
         Verdict::Admitted(context)
     }
 
-    /// The table did not answer, or its answer is not known.
-    fn without_table(&self, subject: &Subject<'_>, demand: &Demand, is_unknown: bool, now: Timestamp) -> Verdict {
-        let run = self.unknown_run.fetch_add(1, Relaxed);
+    /// The table did not count the request: it did not answer, its answer is not known, it refused, or it has no such item.
+    fn without_table(
+        &self,
+        subject: &Subject<'_>,
+        demand: &Demand,
+        shard: u32,
+        is_unknown: bool,
+        now: Timestamp,
+    ) -> Verdict {
+        let run = self.cache().not_counted(&subject.customer.id, shard);
         match admission::on_outage(demand) {
             Outage::Open if run < UNKNOWN_RUN_MAX => Verdict::Admitted(vec![
                 ("code", "uncounted".to_owned()),

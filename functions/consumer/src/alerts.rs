@@ -70,8 +70,13 @@ impl Share {
     }
 }
 
-/// A share and a percentage of it.
-type Threshold = (Share, u64);
+/// A share, the units that it is, and a percentage of them: a cap that was raised, or units that were given, make a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Threshold {
+    share: Share,
+    of: u64,
+    percent: u64,
+}
 
 impl Standing {
     /// Takes in a message of the topic.
@@ -96,14 +101,13 @@ impl Standing {
 
     /// A spend cap is never exceeded: beyond 100 percent there is nothing to reach.
     fn reached(&self, units: u64) -> Vec<Threshold> {
-        let included = thresholds_reached(units, self.of(Share::Included), &self.percents);
-        let cap = thresholds_reached(units, self.of(Share::Cap), &self.percents);
-        let included = included.into_iter().map(|percent| (Share::Included, percent));
-        let cap = cap
-            .into_iter()
-            .filter(|&percent| percent <= 100)
-            .map(|percent| (Share::Cap, percent));
-        included.chain(cap).collect()
+        let reached = |share| {
+            let of = self.of(share);
+            let percents = thresholds_reached(units, of, &self.percents).into_iter();
+            percents.map(move |percent| Threshold { share, of, percent })
+        };
+        let cap = reached(Share::Cap).filter(|threshold| threshold.percent <= 100);
+        reached(Share::Included).chain(cap).collect()
     }
 
     /// The smallest amount that thresholds are a share of.
@@ -194,7 +198,7 @@ pub(crate) async fn notice(
         let reached = standing
             .reached(total)
             .into_iter()
-            .filter(|threshold| threshold.0 == share);
+            .filter(|threshold| threshold.share == share);
         let mut new = Vec::new();
         for threshold in reached.filter(|threshold| !known.noted.contains(threshold)) {
             let alert = Alert {
@@ -202,10 +206,10 @@ pub(crate) async fn notice(
                 of: share.as_str().to_owned(),
                 plan: topic.plan.to_string(),
                 meter: meter.to_owned(),
-                percent: threshold.1,
+                percent: threshold.percent,
                 period: topic.period,
                 units: total,
-                included: standing.of(share),
+                included: threshold.of,
             };
             if deps.books.ledger.is_noted(&alert).await? {
                 memory.remember(topic, |known| {
@@ -291,7 +295,7 @@ async fn send(deps: &Deps, topic: &Topic, share: Share, alert: &Alert) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::{Known, Share, Standing};
+    use super::{Known, Share, Standing, Threshold};
 
     fn standing(included: u64) -> Standing {
         Standing {
@@ -328,9 +332,38 @@ mod tests {
     #[test]
     fn a_customer_beyond_every_threshold_costs_nothing_more() {
         let known = Known {
-            noted: [80, 100, 120].map(|percent| (Share::Included, percent)).into(),
+            noted: [80, 100, 120].map(of_100).into(),
             ..Known::default()
         };
         assert!(!known.is_behind(&standing(100), 0, 1_000));
+    }
+
+    #[test]
+    fn a_larger_amount_is_told_of_anew() {
+        let known = Known {
+            noted: [80, 100, 120].map(of_100).into(),
+            ..Known::default()
+        };
+        assert!(known.is_behind(&standing(200), 0, 1_000));
+        let capped = |cap| Standing {
+            cap: Some(cap),
+            ..standing(100)
+        };
+        let new = |cap| {
+            capped(cap)
+                .reached(160)
+                .into_iter()
+                .any(|new| !known.noted.contains(&new))
+        };
+        assert!(new(200), "80 percent of the cap");
+        assert!(!new(1_000));
+    }
+
+    fn of_100(percent: u64) -> Threshold {
+        Threshold {
+            share: Share::Included,
+            of: 100,
+            percent,
+        }
     }
 }

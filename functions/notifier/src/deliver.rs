@@ -34,6 +34,8 @@ const PARALLEL_MAX: usize = 10;
 const BACKOFF_S: (u64, u64) = (30, 900);
 /// Longer ids name no alert; DynamoDB's keys and the receiver's headers have room for these.
 const ID_BYTES_MAX: usize = 512;
+/// How the ids of alerts start that the operator sends as a test.
+const TEST_ID: &str = "test-";
 /// A reason is a line in a log and in the table.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -235,8 +237,18 @@ async fn by_mail(kit: &Kit, message: &AlertMessage, customer: &Recipient) -> Opt
     let config = &kit.deps.config;
     let (from, to) = (config.mail_from.as_deref()?, customer.email.as_deref()?);
     let values = Values::of(message, customer, config.portal_url.as_deref());
-    let mail = kit.templates.render(message.occasion.kind(), &values)?;
+    let mut mail = kit.templates.render(message.occasion.kind(), &values)?;
+    mail.subject = subject(&message.id, mail.subject);
     Some(mail::send(&kit.deps.mail, from, config.mail_configuration_set.as_deref(), to, mail).await)
+}
+
+/// Whoever gets a test must not take it for news: the subject says so, whatever the template is.
+fn subject(id: &str, subject: String) -> String {
+    if id.starts_with(TEST_ID) {
+        format!("[Test] {subject}")
+    } else {
+        subject
+    }
 }
 
 /// Everything comes from the message but the secrets, which a message must not carry.
@@ -276,7 +288,7 @@ impl Outcome {
 mod tests {
     use farebox_core::time::Timestamp;
 
-    use super::{Again, pause_s, worst};
+    use super::{Again, pause_s, subject, worst};
 
     #[test]
     fn pauses_double_from_half_a_minute_to_a_quarter_of_an_hour() {
@@ -293,6 +305,13 @@ mod tests {
         assert_eq!(pause_s(Again::After(Timestamp::from_s(1)), 5, now), Some(1));
         assert_eq!(pause_s(Again::After(Timestamp::from_s(10_000)), 5, now), Some(900));
         assert_eq!(pause_s(Again::Poison, 1, now), None);
+    }
+
+    #[test]
+    fn a_test_mail_says_that_it_is_one() {
+        let of = |id| subject(id, "You have used 80%".to_owned());
+        assert_eq!(of("test-0123"), "[Test] You have used 80%");
+        assert_eq!(of("quota-test-1"), "You have used 80%");
     }
 
     #[test]
