@@ -251,7 +251,7 @@ async fn a_row_that_fails_lets_others_go_first() {
 
     let now = START_S + 7_200;
     system.clock().set(Timestamp::from_s(now));
-    assert_eq!(ledger.due(now, 1).await.expect("readable"), [key.clone()]);
+    assert_eq!(ledger.due(now, 1).await.expect("readable"), std::slice::from_ref(&key));
     assert_eq!(system.consumer.tick().await.expect("a tick").errors, 1);
     assert!(ledger.due(now, 1).await.expect("readable").is_empty());
     let due = ledger.due(now + PUT_OFF_S, 1).await.expect("readable");
