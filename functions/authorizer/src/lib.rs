@@ -176,8 +176,10 @@ impl Authorizer {
         Verdict::Denied(answer::unavailable(now))
     }
 
-    /// The key and its customer, from memory or read in the order that keeps them in step: the key is always read *after* the
-    /// epoch that it is used with, so a key revoked under a later epoch can't be remembered under it.
+    /// The key and its customer, from memory or read. A key is *remembered* only if it was read after the epoch that it is
+    /// remembered with, so that one revoked under a later epoch never is. The request itself may go by the first reading: the
+    /// key was good after the request had come, and the write holds for no customer but the present one. The next request reads
+    /// the key once more.
     async fn records(
         &self,
         hash: KeyHash,
@@ -189,30 +191,28 @@ impl Authorizer {
         if self.cache().is_unknown(hash, now) {
             return Ok(None);
         }
-        loop {
-            let readings = self.cache().readings();
-            self.metrics.reads.fetch_add(1, Relaxed);
-            let Some(key) = self.deps.accounts.key(hash).await? else {
-                self.cache().remember_unknown(hash, now);
-                return Ok(None);
-            };
-            // Under one lock: nobody reads the account anew between the comparison and the memory.
-            {
-                let mut cache = self.cache();
-                if let Some(account) = cache.account(&key.customer) {
-                    if cache.readings() != readings {
-                        continue;
-                    }
-                    let key = Arc::new(key);
+        let readings = self.cache().readings();
+        self.metrics.reads.fetch_add(1, Relaxed);
+        let Some(key) = self.deps.accounts.key(hash).await? else {
+            self.cache().remember_unknown(hash, now);
+            return Ok(None);
+        };
+        let key = Arc::new(key);
+        // Under one lock: nobody reads the account anew between the comparison and the memory.
+        {
+            let mut cache = self.cache();
+            if let Some(account) = cache.account(&key.customer) {
+                if cache.readings() == readings {
                     cache.remember_key(hash, key.clone());
-                    return Ok(Some((key, account)));
                 }
+                return Ok(Some((key, account)));
             }
-            let Some(account) = self.read_account(&key, now).await? else {
-                return Ok(None);
-            };
-            self.cache().remember_account(account);
         }
+        let Some(account) = self.read_account(&key, now).await? else {
+            return Ok(None);
+        };
+        self.cache().remember_account(account.clone());
+        Ok(Some((key, account)))
     }
 
     async fn read_account(&self, key: &KeyRecord, now: Timestamp) -> Result<Option<Account>, farebox_aws::Error> {
