@@ -561,3 +561,29 @@ async fn whoever_was_to_leave_and_is_sold_a_tier_stays() {
     run_until(&system, end + 7_200).await;
     calls(&system, &sold, 1).await;
 }
+
+#[tokio::test]
+async fn usage_in_a_trial_is_free_and_reconciles() {
+    let tiers = TIERS.replace("overage: $0.10/call}", "overage: $0.10/call, trial_days: 7}");
+    let system = system(&tiers, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 25).await;
+    let trial = sold.customer.cycle.current;
+    assert_eq!(trial.end, START_S + 7 * 86_400);
+    run_until(&system, trial.end + 86_400).await;
+    let asked = farebox_billing::Asked {
+        invoice: true,
+        ..farebox_billing::Asked::default()
+    };
+    let customer = system.books.customer(&sold.customer.id).await.expect("there");
+    let reconciler = system.books.reconciler().await.expect("readable");
+    let found = reconciler.customer(&customer, trial, asked).await.expect("reconciled");
+    assert_eq!(
+        found
+            .sums
+            .iter()
+            .map(|sum| (sum.counted, sum.difference))
+            .collect::<Vec<_>>(),
+        [(25, 0)]
+    );
+}

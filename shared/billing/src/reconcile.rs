@@ -411,15 +411,32 @@ impl Reconciler {
         let prices = self.books.stripe.prices_by_lookup_keys(&names).await?;
         let mut invoices = self.books.stripe.invoices(in_stripe).await?;
         invoices.retain(|invoice| invoice.status.as_deref() != Some("void"));
+        let is_trial = self.is_trial(customer, period).await?;
         for sum in sums {
             let name = sum.plan.event_name(&sum.meter);
             let price = prices.iter().find(|price| price.lookup_key.as_deref() == Some(&name));
             let terms = self.terms(customer, &sum.plan).await?;
             let expected = terms.and_then(|terms| terms.usage_amount(&sum.meter, sum.reported).ok());
             sum.invoice = price.and_then(|price| billed(&invoices, &price.id, period, expected.map(|amount| amount.0)));
-            sum.judge_invoice(period, now_s);
+            if is_trial && sum.invoice.is_none() {
+                sum.note
+                    .get_or_insert_with(|| "a trial: its usage is counted and limited, and free".to_owned());
+            } else {
+                sum.judge_invoice(period, now_s);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a period is one of trial: Stripe bills no usage in it.
+    async fn is_trial(&self, customer: &Customer, period: Period) -> Result<bool, Error> {
+        let Some(subscription) = &customer.stripe_subscription else {
+            return Ok(false);
+        };
+        let subscription = self.books.stripe.subscription(subscription).await?;
+        let second = |s: Option<i64>| s.and_then(|s| u64::try_from(s).ok());
+        let trial = second(subscription.trial_start).zip(second(subscription.trial_end));
+        Ok(trial.is_some_and(|(start, end)| start <= period.start && period.end <= end))
     }
 
     async fn terms(&self, customer: &Customer, plan: &PlanId) -> Result<Option<Terms>, Error> {
