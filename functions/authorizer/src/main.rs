@@ -78,8 +78,10 @@ async fn run(read: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
     // An environment with an extension is told before it ends, and given half a second
     // (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-shutdown>).
     let mut ends = signal(SignalKind::terminate())?;
+    // A task of its own: what wakes `main` itself costs a system call each time.
+    let mut runtime = tokio::spawn(Runtime::new(handler).layer(tell).run());
     tokio::select! {
-        ended = Runtime::new(handler).layer(tell).run() => ended,
+        ended = &mut runtime => ended?,
         ended = &mut extension => ended?,
         _ = ends.recv() => {
             after.flush(true).await;
