@@ -38,25 +38,45 @@ enum Kind {
     MeterErrors,
 }
 
+/// The events that concern us, as a snapshot endpoint at Stripe sends them: <https://docs.stripe.com/api/events/types>.
+const SNAPSHOT_EVENTS: [(&str, Kind); 13] = [
+    ("checkout.session.completed", Kind::Checkout),
+    ("customer.deleted", Kind::CustomerDeleted),
+    ("customer.subscription.created", Kind::Subscription),
+    ("customer.subscription.deleted", Kind::Subscription),
+    ("customer.subscription.paused", Kind::Subscription),
+    ("customer.subscription.resumed", Kind::Subscription),
+    ("customer.subscription.trial_will_end", Kind::TrialEnding),
+    ("customer.subscription.updated", Kind::Subscription),
+    (INVOICE_CREATED, Kind::InvoiceCreated),
+    ("invoice.finalization_failed", Kind::FinalizationFailed),
+    ("invoice.finalized", Kind::Subscription),
+    ("invoice.paid", Kind::Subscription),
+    ("invoice.payment_failed", Kind::PaymentFailed),
+];
+/// Those that exist as thin events only, and so need a destination of their own:
+/// <https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api#handle-meter-event-errors>.
+const THIN_EVENTS: [(&str, Kind); 2] = [
+    ("v1.billing.meter.error_report_triggered", Kind::MeterErrors),
+    ("v1.billing.meter.no_meter_found", Kind::MeterErrors),
+];
+
+/// The types of the snapshot events that an endpoint at Stripe must send.
+#[must_use]
+pub fn snapshot_events() -> Vec<&'static str> {
+    SNAPSHOT_EVENTS.map(|(name, _)| name).to_vec()
+}
+
+/// The types of the thin events that an event destination at Stripe must send.
+#[must_use]
+pub fn thin_events() -> Vec<&'static str> {
+    THIN_EVENTS.map(|(name, _)| name).to_vec()
+}
+
 impl Kind {
     fn of(kind: &str) -> Option<Self> {
-        Some(match kind {
-            "checkout.session.completed" => Self::Checkout,
-            "customer.subscription.created"
-            | "customer.subscription.updated"
-            | "customer.subscription.deleted"
-            | "customer.subscription.paused"
-            | "customer.subscription.resumed"
-            | "invoice.finalized"
-            | "invoice.paid" => Self::Subscription,
-            "customer.subscription.trial_will_end" => Self::TrialEnding,
-            INVOICE_CREATED => Self::InvoiceCreated,
-            "invoice.payment_failed" => Self::PaymentFailed,
-            "invoice.finalization_failed" => Self::FinalizationFailed,
-            "customer.deleted" => Self::CustomerDeleted,
-            "v1.billing.meter.error_report_triggered" | "v1.billing.meter.no_meter_found" => Self::MeterErrors,
-            _ => return None,
-        })
+        let mut all = SNAPSHOT_EVENTS.into_iter().chain(THIN_EVENTS);
+        all.find_map(|(name, of)| (name == kind).then_some(of))
     }
 }
 

@@ -20,8 +20,10 @@ use farebox_core::{key::Mode, time::Timestamp};
 use farebox_stripe::{Event, SIGNATURE_TOLERANCE_S, SigningSecret, verify};
 use http::{HeaderMap, Method, Request, Response};
 
+pub use act::{snapshot_events, thin_events};
 pub use config::Config;
 pub use first_key::{BadSecret, FirstKeySecret};
+pub use welcome::session_id;
 
 use crate::answer::{Refusal, Verdict, answer, refuse};
 

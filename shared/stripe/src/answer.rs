@@ -26,6 +26,8 @@ pub(crate) struct Headers {
     replayed: bool,
     should_retry: Option<bool>,
     retry_after: Option<Duration>,
+    /// Stripe's clock: <https://www.rfc-editor.org/rfc/rfc9110#field.date>.
+    pub(crate) date: Option<String>,
 }
 
 /// The error object, as far as we read it: <https://docs.stripe.com/api/errors>.
@@ -61,6 +63,7 @@ impl Answer {
             replayed,
             should_retry,
             retry_after,
+            ..
         } = self.headers;
         let clean = |text: Option<String>| text.map(|text| quote(&text, secret));
         let code = clean(code);
@@ -161,6 +164,7 @@ impl Headers {
             retry_after: text("retry-after")
                 .and_then(|value| value.parse().ok())
                 .map(Duration::from_secs),
+            date: text("date").map(str::to_owned),
         }
     }
 }

@@ -75,7 +75,12 @@ impl Client {
 
     /// Reads something: no idempotency key, since a GET changes nothing.
     pub(crate) async fn get(&self, request: RequestBuilder) -> Result<Accepted, Error> {
-        self.call(request, Extras::default()).await?.accepted(self.secret())
+        self.ask(request).await?.accepted(self.secret())
+    }
+
+    /// As [`Self::get`], for a caller that looks at the refusal itself.
+    pub(crate) async fn ask(&self, request: RequestBuilder) -> Result<Answer, Error> {
+        self.call(request, Extras::default()).await
     }
 
     /// Reads something that may be absent, or deleted: of some objects Stripe then keeps a stub.

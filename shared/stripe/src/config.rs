@@ -47,6 +47,11 @@ impl SecretKey {
         self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
     }
 
+    /// Whether it may do only what was ticked for it: `rk_…`.
+    pub fn is_restricted(&self) -> bool {
+        self.0.starts_with("rk_")
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -23,6 +23,24 @@ pub struct WebhookEndpoint {
     pub status: String,
 }
 
+/// Where Stripe sends events of either form: <https://docs.stripe.com/api/v2/core/event-destinations/object>.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "ReadDestination")]
+pub struct EventDestination {
+    /// `ed_…`
+    pub id: String,
+    /// Where to, if that is an address.
+    pub url: Option<String>,
+    /// Which events; `*` for all of them.
+    pub enabled_events: Vec<String>,
+    /// `snapshot` or `thin`.
+    pub event_payload: String,
+    /// The version whose shape snapshots have.
+    pub snapshot_api_version: Option<String>,
+    /// `enabled` or `disabled`.
+    pub status: String,
+}
+
 impl Client {
     /// A snapshot event, with the object as it was; Stripe keeps it for 30 days:
     /// <https://docs.stripe.com/api/events/retrieve>.
@@ -51,6 +69,61 @@ impl Client {
     /// As every call.
     pub async fn webhook_endpoints(&self) -> Result<Vec<WebhookEndpoint>, Error> {
         self.list(|after| page_of("/webhook_endpoints", &(), after)).await
+    }
+
+    /// Every event destination of the account: <https://docs.stripe.com/api/v2/core/event-destinations/list>.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn event_destinations(&self) -> Result<Vec<EventDestination>, Error> {
+        #[derive(Deserialize)]
+        struct Page {
+            data: Vec<EventDestination>,
+            next_page_url: Option<String>,
+        }
+        let mut path = "/v2/core/event_destinations?limit=100&include[0]=webhook_endpoint.url".to_owned();
+        let mut destinations = Vec::new();
+        loop {
+            let accepted = self.get(RequestBuilder::new(StripeMethod::Get, &path)).await?;
+            let page: Page = accepted.read()?;
+            destinations.extend(page.data);
+            match page.next_page_url {
+                None => return Ok(destinations),
+                // The next page is named by its path, or by its whole address.
+                Some(next) => match next.find("/v2/").map(|at| next[at..].to_owned()) {
+                    Some(next) if next != path => path = next,
+                    _ => return Err(accepted.doubt("a list does not move on")),
+                },
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ReadDestination {
+    id: String,
+    enabled_events: Vec<String>,
+    event_payload: String,
+    snapshot_api_version: Option<String>,
+    status: String,
+    webhook_endpoint: Option<ReadEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct ReadEndpoint {
+    url: Option<String>,
+}
+
+impl From<ReadDestination> for EventDestination {
+    fn from(read: ReadDestination) -> Self {
+        Self {
+            id: read.id,
+            url: read.webhook_endpoint.and_then(|endpoint| endpoint.url),
+            enabled_events: read.enabled_events,
+            event_payload: read.event_payload,
+            snapshot_api_version: read.snapshot_api_version,
+            status: read.status,
+        }
     }
 }
 

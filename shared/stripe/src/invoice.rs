@@ -47,6 +47,23 @@ pub struct Invoice {
     pub lines: Vec<InvoiceLine>,
 }
 
+/// How long an invoice stays a draft, which is all that Stripe's API shows of the account's grace period:
+/// <https://docs.stripe.com/billing/subscriptions/usage-based/configure-grace-period>.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "ReadTimes")]
+pub struct InvoiceTimes {
+    /// `in_…`
+    pub id: String,
+    /// `subscription_cycle`, `subscription_create`, …
+    pub billing_reason: Option<String>,
+    /// Unix seconds.
+    pub created: i64,
+    /// When it becomes final by itself, in unix seconds; `None` once it is, or if it won't.
+    pub automatically_finalizes_at: Option<i64>,
+    /// When it was finalized, in unix seconds.
+    pub finalized_at: Option<i64>,
+}
+
 /// One line; a graduated price makes one per step: <https://docs.stripe.com/api/invoice-line-item/object>.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "ReadLine")]
@@ -122,6 +139,15 @@ impl Client {
         self.read_invoice(&accepted).await
     }
 
+    /// When the newest hundred invoices of the account were and will be finalized, newest first.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn invoice_times(&self) -> Result<Vec<InvoiceTimes>, Error> {
+        let page: Page<InvoiceTimes> = self.get(ListInvoice::new().limit(PAGE).build()).await?.read()?;
+        Ok(page.data)
+    }
+
     async fn read_invoice(&self, accepted: &Accepted) -> Result<Invoice, Error> {
         self.with_lines(accepted.read()?).await
     }
@@ -175,6 +201,28 @@ struct Read {
     period_start: i64,
     period_end: i64,
     lines: Page<InvoiceLine>,
+}
+
+#[derive(Deserialize)]
+struct ReadTimes {
+    id: String,
+    billing_reason: Option<String>,
+    created: i64,
+    automatically_finalizes_at: Option<i64>,
+    #[serde(default)]
+    status_transitions: StatusTransitions,
+}
+
+impl From<ReadTimes> for InvoiceTimes {
+    fn from(read: ReadTimes) -> Self {
+        Self {
+            id: read.id,
+            billing_reason: read.billing_reason,
+            created: read.created,
+            automatically_finalizes_at: read.automatically_finalizes_at,
+            finalized_at: read.status_transitions.finalized_at,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]

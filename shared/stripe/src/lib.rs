@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod answer;
 mod catalog;
 mod checkout;
@@ -16,14 +17,15 @@ mod reference;
 mod subscription;
 mod webhook;
 
+pub use access::{Access, Area};
 pub use catalog::Product;
 pub use checkout::{Buyer, CheckoutPrice, CheckoutSession, NewCheckout};
 pub use client::Client;
 pub use config::{API_VERSION, Config, SecretKey};
 pub use customer::{Customer, CustomerUpdate};
 pub use error::Error;
-pub use events::WebhookEndpoint;
-pub use invoice::{Invoice, InvoiceLine};
+pub use events::{EventDestination, WebhookEndpoint};
+pub use invoice::{Invoice, InvoiceLine, InvoiceTimes};
 pub use meter::{Meter, MeterEvent};
 pub use price::{Interval, NewPrice, Price, PriceCost, PriceStep, Recurring, TiersMode, UsagePriceSpec};
 pub use subscription::{
