@@ -10,6 +10,24 @@ use crate::{Error, connect::Clients};
 /// The index of the ledger that holds rows with work left to do.
 pub const WORK_INDEX: &str = "work";
 
+/// How a queue hands out a message that was not deleted.
+struct Redelivery {
+    /// How long it stays hidden after it was received.
+    hidden_s: u32,
+    /// How often it is received before it goes to the dead letters.
+    receives_max: u32,
+}
+
+/// What these follow from stands beside them in the template.
+const USAGE: Redelivery = Redelivery {
+    hidden_s: 780,
+    receives_max: 3,
+};
+const ALERTS: Redelivery = Redelivery {
+    hidden_s: 360,
+    receives_max: 12,
+};
+
 /// The names of the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
@@ -67,8 +85,8 @@ pub async fn create(clients: &Clients, tables: &Tables) -> Result<Queues, Error>
             create_table(clients, name, has_sort_key, *name == tables.ledger).await?;
         }
     }
-    let (usage, usage_dead) = create_queue(clients, "farebox-usage").await?;
-    let (alerts, alerts_dead) = create_queue(clients, "farebox-alerts").await?;
+    let (usage, usage_dead) = create_queue(clients, "farebox-usage", &USAGE).await?;
+    let (alerts, alerts_dead) = create_queue(clients, "farebox-alerts", &ALERTS).await?;
     Ok(Queues {
         usage,
         usage_dead,
@@ -126,7 +144,7 @@ async fn create_table(clients: &Clients, name: &str, sort: Option<&str>, has_wor
 }
 
 /// The URLs of the queue and of its dead-letter queue.
-async fn create_queue(clients: &Clients, name: &str) -> Result<(String, String), Error> {
+async fn create_queue(clients: &Clients, name: &str, rule: &Redelivery) -> Result<(String, String), Error> {
     use aws_sdk_sqs::types::QueueAttributeName as Name;
     let no_url = || Error::Refused("the queue has no URL".to_owned());
     let dead = clients
@@ -151,13 +169,14 @@ async fn create_queue(clients: &Clients, name: &str) -> Result<(String, String),
         .attributes
         .unwrap_or_default();
     let arn = attributes.get(&Name::QueueArn).cloned().unwrap_or_default();
-    let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":3}}"#);
+    let receives_max = rule.receives_max;
+    let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":{receives_max}}}"#);
     let queue = clients
         .sqs
         .create_queue()
         .queue_name(name)
         .attributes(Name::RedrivePolicy, redrive)
-        .attributes(Name::VisibilityTimeout, "180")
+        .attributes(Name::VisibilityTimeout, rule.hidden_s.to_string())
         .send()
         .await;
     let queue = queue
