@@ -1,6 +1,6 @@
 //! Usage messages on their way to the queue: cumulative, so that a later one replaces an earlier one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use farebox_core::{
     ledger::{RowKey, thresholds_reached},
@@ -15,7 +15,8 @@ const WAITING_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    waiting: HashMap<RowKey, UsageMessage>,
+    /// In order, so that what is sent follows from what was counted alone.
+    waiting: BTreeMap<RowKey, UsageMessage>,
     /// When each row was last spoken of. A new row is, at once: it is what the consumer finds the bucket by.
     sent: HashMap<RowKey, Timestamp>,
     is_urgent: bool,

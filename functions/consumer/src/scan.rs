@@ -1,6 +1,6 @@
 //! What no message told: every bucket that a counter item still holds gets its row.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use farebox_aws::ledger::RowWrite;
 use farebox_billing::{each, rows};
@@ -32,7 +32,7 @@ const KEY_NOTICE_S: u64 = 7 * 86_400;
 
 pub(crate) async fn scan(deps: &Arc<Deps>) -> Result<ScanReport, Error> {
     let mut report = ScanReport::default();
-    let mut by_customer: HashMap<CustomerId, Vec<(u32, Counters)>> = HashMap::new();
+    let mut by_customer: BTreeMap<CustomerId, Vec<(u32, Counters)>> = BTreeMap::new();
     let scanned = deps.books.counters.scan().await?;
     report.errors += scanned.unreadable;
     for (customer, shard, counters) in scanned.items {

@@ -1,7 +1,7 @@
 //! `farebox alerts`: try out the way of an alert, and see what became of each.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use farebox_aws::{alerts::AlertQueue, ledger::Alert, random};
+use farebox_aws::{alerts::AlertQueue, ledger::Alert, random::Random};
 use farebox_core::{
     account::Customer,
     alert::{AlertMessage, Occasion, Recipient, VERSION},
@@ -67,7 +67,7 @@ async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage,
         .unwrap_or(0);
     Ok(AlertMessage {
         v: VERSION,
-        id: format!("test-{}", random::token()?),
+        id: format!("test-{}", Random::system().token()?),
         at: now,
         customer: Some(Recipient::of(customer)),
         occasion: Occasion::QuotaThreshold {
@@ -90,7 +90,7 @@ async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage,
 fn to_operator(reach: &Reach) -> Result<AlertMessage, Failure> {
     Ok(AlertMessage {
         v: VERSION,
-        id: format!("test-{}", random::token()?),
+        id: format!("test-{}", Random::system().token()?),
         at: reach.now(),
         customer: None,
         occasion: Occasion::Operator {

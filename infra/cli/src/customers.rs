@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use farebox_aws::{control::NewKey, random};
+use farebox_aws::{control::NewKey, random::Random};
 use farebox_billing::{Offer, Sale, When};
 use farebox_core::{
     account::{Contact, Customer, Standing, WebhookSecret},
@@ -99,7 +99,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             }
             let grant = match grant {
                 Some(grant) => grant,
-                None => format!("cli-{}", random::token()?),
+                None => format!("cli-{}", Random::system().token()?),
             };
             let changed = reach.books().await?.grant(&id.0, &meter, units, &grant).await?;
             let granted = changed.granted(&meter, reach.now().s());
@@ -437,7 +437,7 @@ async fn contact(
 }
 
 fn secret() -> Result<WebhookSecret, Failure> {
-    let random: [u8; 32] = random::bytes()?;
+    let random: [u8; 32] = Random::system().bytes()?;
     Ok(WebhookSecret::new(format!("whsec_{}", STANDARD.encode(random))))
 }
 

@@ -23,7 +23,7 @@ use farebox_core::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, connect::Clients, item};
+use crate::{Error, connect::Clients, item, random::Random};
 
 /// An event's mark is kept this long: Stripe repeats an event for three days, and shows it for thirty
 /// (<https://docs.stripe.com/webhooks#retries>).
@@ -55,6 +55,12 @@ impl AccountTable {
     #[must_use]
     pub fn new(clients: Clients, table: String) -> Self {
         Self { clients, table }
+    }
+
+    /// The random bytes that came with the clients.
+    #[must_use]
+    pub fn random(&self) -> &Random {
+        &self.clients.random
     }
 
     /// Reads a customer.

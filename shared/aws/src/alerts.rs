@@ -25,7 +25,7 @@ use aws_sdk_dynamodb::{
 };
 use farebox_core::{alert::AlertMessage, expression::Expression, time::Timestamp};
 
-use crate::{Error, connect::Clients, counters::bind, item, random};
+use crate::{Error, connect::Clients, counters::bind, item};
 
 /// How long a delivery is remembered: far longer than SQS keeps a message (14 days) and a year's alerts can be looked up.
 pub const REMEMBERED_S: u64 = 400 * 86_400;
@@ -157,7 +157,7 @@ impl DeliveryTable {
     /// # Errors
     /// [`Error`] if the outcome is not known; a claim that was made nevertheless ends with its lease.
     pub async fn claim(&self, id: &str, channel: Channel, now: Timestamp, lease_s: u64) -> Result<Claim, Error> {
-        let token = random::token()?;
+        let token = self.clients.random.token()?;
         let until = now.plus_ms(lease_s.saturating_mul(1_000));
         let operation = || format!("claim {} {channel}", self.table);
         let bad = |problem: &str| Error::item(operation(), problem);

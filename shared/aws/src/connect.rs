@@ -9,11 +9,11 @@ use aws_sdk_dynamodb::{
     types::AttributeValue,
 };
 use aws_sdk_sqs::types::QueueAttributeName;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::{http::SharedHttpClient, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 pub use crate::http::http_client;
-use crate::sign::SigV4;
+use crate::{random::Random, sign::SigV4};
 
 /// Where AWS is and who we are.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl Settings {
     }
 }
 
-/// The ready clients.
+/// The ready clients, and what else comes from outside.
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// DynamoDB with the SDK's retries, for what may be repeated.
@@ -65,13 +65,21 @@ pub struct Clients {
     pub dynamodb_once: aws_sdk_dynamodb::Client,
     /// SQS.
     pub sqs: aws_sdk_sqs::Client,
+    /// Random bytes.
+    pub random: Random,
 }
 
 impl Clients {
-    /// Makes the clients. Nothing is opened yet.
+    /// Makes the clients, over one pool of connections and with the operating system's random bytes. Nothing is opened yet.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let http = http_client([&settings.dynamodb_endpoint, &settings.sqs_endpoint]);
+        Self::over(settings, http, Random::system())
+    }
+
+    /// Makes the clients over an HTTP client and a source of random bytes.
+    #[must_use]
+    pub fn over(settings: &Settings, http: SharedHttpClient, random: Random) -> Self {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(Duration::from_secs(3))
             .build();
@@ -102,6 +110,7 @@ impl Clients {
             dynamodb: base(RetryConfig::standard()),
             dynamodb_once: base(RetryConfig::disabled()),
             sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            random,
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::{
     accounts::{AccountTable, Stored},
     counters::{self, CounterTable, Updated},
     ledger::LedgerTable,
-    random,
 };
 
 /// The control plane's hands on the tables.
@@ -250,7 +249,7 @@ impl Control {
     ) -> Result<(), Error> {
         let sealed = customer.cycle.bucket_before(now.s()).start;
         for (slot, shard) in (first_slot..).zip(shards) {
-            let generation = Generation::new(random::bytes()?, slot);
+            let generation = Generation::new(self.accounts.random().bytes()?, slot);
             let create = counter::create(&generation, customer.auth_epoch, sealed);
             self.counters.write(&counters::key(&customer.id, shard), create).await?;
         }
@@ -278,7 +277,8 @@ impl Control {
         if self.accounts.customer(customer).await?.is_none() {
             return Err(Error::Refused(format!("there is no customer {customer}")));
         }
-        let key = ApiKey::new(&new.brand, new.mode, random::bytes()?).map_err(|e| Error::Refused(e.to_string()))?;
+        let key = ApiKey::new(&new.brand, new.mode, self.accounts.random().bytes()?)
+            .map_err(|e| Error::Refused(e.to_string()))?;
         let record = KeyRecord {
             customer: customer.clone(),
             name: new.name,
@@ -387,7 +387,7 @@ impl Control {
                 .write(&row, ledger::fold(&row, customer.cycle.bucket_at(bucket).end, units))
                 .await?;
         }
-        let generation = Generation::new(random::bytes()?, customer.next_slot - 1);
+        let generation = Generation::new(self.accounts.random().bytes()?, customer.next_slot - 1);
         let sealed = customer.cycle.bucket_before(now.s()).start;
         match self
             .counters

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
-use farebox_aws::random;
 use farebox_core::{
     id::CustomerId,
     money::UnitAmount,
@@ -256,7 +255,7 @@ impl Books {
         }
         let run = Run {
             catalog: Some(plan.version),
-            nonce: random::token()?,
+            nonce: self.accounts.random().token()?,
         };
         let mut in_stripe = InStripe::default();
         for tier in plan.tiers.iter().filter(|tier| !tier.steps.is_empty()) {
@@ -300,7 +299,7 @@ impl Books {
         if !is_complete {
             let run = Run {
                 catalog: None,
-                nonce: random::token()?,
+                nonce: self.accounts.random().token()?,
             };
             let product = self.stripe.find_product(&product_id(&terms.tier)).await?;
             let mut steps = Vec::new();

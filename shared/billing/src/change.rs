@@ -1,6 +1,6 @@
 //! A customer is sold a tier, changes it, is given units, is capped, or leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use farebox_aws::control::NewCustomer;
 use farebox_core::{
@@ -438,7 +438,7 @@ impl Books {
     async fn all_is_in_stripe(&self, customer: &Customer) -> Result<(), Error> {
         let now = self.now();
         let period = customer.cycle.period_at(now.s());
-        let mut reported: HashMap<String, u64> = HashMap::new();
+        let mut reported: BTreeMap<String, u64> = BTreeMap::new();
         let mut last = now.s();
         for row in self.ledger.rows_of(&customer.id, period.start, now.s() + 1).await? {
             match (row.state, row.report) {

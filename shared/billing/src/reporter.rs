@@ -11,7 +11,6 @@ use std::{
 use farebox_aws::{
     counters::{self, Updated},
     ledger::RowWrite,
-    random,
 };
 use farebox_core::{
     account::Customer,
@@ -354,7 +353,7 @@ impl Run {
             return Ok(None);
         }
         let claim = Claim {
-            token: random::token()?,
+            token: self.books.accounts.random().token()?,
             at: self.books.now(),
         };
         let RowWrite::Applied(row) = self.books.ledger.write(key, ledger::claim(&claim)).await? else {

@@ -1,6 +1,5 @@
-//! The pooled client: one call, one answer, no retries.
+//! The client: one call, one answer, no retries.
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +8,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stripe_client_core::{CustomizedStripeRequest, RequestBuilder, StripeClient, StripeMethod, StripeRequest};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Accepted, Answer, Headers, is_busy};
+use crate::transport::{Body, Pool, Transport, Unreachable};
 use crate::{Config, Error};
 
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
@@ -29,14 +24,14 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// What Stripe allows: <https://docs.stripe.com/api/idempotent_requests>.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// Stripe, over one pool of connections. Clones share it.
+/// Stripe, over one transport. Clones share it.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    transport: Box<dyn Transport>,
     base_url: String,
     authorization: HeaderValue,
     version: HeaderValue,
@@ -52,11 +47,20 @@ struct Extras<'a> {
 }
 
 impl Client {
-    /// Makes the pool. No connection is opened yet.
+    /// Makes a client over a pool of connections. None is opened yet.
+    ///
+    /// # Errors
+    /// As [`Self::over`].
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let pool = Pool::new(&config)?;
+        Self::over(config, pool)
+    }
+
+    /// Makes a client over a transport.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the address or version can't be used, or if a live key would travel unencrypted.
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub fn over(config: Config, transport: impl Transport + 'static) -> Result<Self, Error> {
         let base_url = base_url(&config)?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.secret_key.expose()))
             .map_err(|_| Error::Invalid("the secret key must be visible ASCII"))?;
@@ -64,7 +68,7 @@ impl Client {
         let version = HeaderValue::try_from(&config.api_version).map_err(|_| Error::Invalid("the API version"))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                pool: pool(&config)?,
+                transport: Box::new(transport),
                 base_url,
                 authorization,
                 version,
@@ -129,9 +133,8 @@ impl Client {
     async fn call(&self, request: RequestBuilder, extras: Extras<'_>) -> Result<Answer, Error> {
         let deadline = Instant::now() + extras.timeout.unwrap_or(self.inner.config.call_timeout);
         let request = self.request(request, &extras)?;
-        // The pool asks a second time on its own only if the first connection was found closed before a byte was written.
-        let response = match timeout_at(deadline, self.inner.pool.request(request)).await {
-            Ok(response) => response.map_err(unreachable)?,
+        let response = match timeout_at(deadline, self.inner.transport.send(request)).await {
+            Ok(response) => response?,
             Err(_) => return Err(timed_out()),
         };
         self.answer(response, deadline).await
@@ -174,7 +177,7 @@ impl Client {
     }
 
     /// Reads the answer to its end, or as much of it as decides.
-    async fn answer(&self, response: Response<Incoming>, deadline: Instant) -> Result<Answer, Error> {
+    async fn answer(&self, response: Response<Body>, deadline: Instant) -> Result<Answer, Error> {
         let (head, body) = response.into_parts();
         let status = head.status;
         let headers = Headers::read(&head.headers, self.secret());
@@ -230,24 +233,6 @@ impl fmt::Debug for Client {
     }
 }
 
-fn pool(config: &Config) -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, Error> {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(config.connect_timeout));
-    tcp.enforce_http(false);
-    let tls = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .map_err(|_| Error::Invalid("the TLS provider has no usable cipher"))?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    Ok(Pool::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(config.idle_timeout)
-        .pool_max_idle_per_host(config.idle_connections_max)
-        .build(tls))
-}
-
 /// async-stripe leaves out the `/v1` of a path; a path of the second API says where it belongs.
 fn version_prefix(path: &str) -> &'static str {
     if path.starts_with("/v2/") { "" } else { "/v1" }
@@ -285,17 +270,9 @@ pub(crate) fn path_id(id: &str) -> Result<&str, Error> {
     }
 }
 
-fn unreachable(error: PoolError) -> Error {
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        cause = format!("{cause}: {inner}");
-        source = inner.source();
-    }
-    // Only a connection that never came about proves that nothing was sent.
-    Error::Unreachable {
-        sent: !error.is_connect(),
-        cause,
+impl From<Unreachable> for Error {
+    fn from(Unreachable { sent, cause }: Unreachable) -> Self {
+        Self::Unreachable { sent, cause }
     }
 }
 

@@ -15,6 +15,7 @@ mod meter;
 mod price;
 mod reference;
 mod subscription;
+mod transport;
 mod webhook;
 
 pub use access::{Access, Area};
@@ -32,6 +33,7 @@ pub use subscription::{
     CycleAnchor, ItemChange, MissingPaymentMethod, NewSubscription, PauseBehavior, Proration, Subscription,
     SubscriptionItem, SubscriptionUpdate, TrialEnd,
 };
+pub use transport::{Body, Sent, Transport, Unreachable};
 pub use webhook::{
     Event, EventError, EventForm, MeterError, MeterErrorReport, MeterErrorSample, SIGNATURE_TOLERANCE_S,
     SignatureError, SigningSecret, sign, verify,
