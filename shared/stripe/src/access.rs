@@ -1,5 +1,7 @@
 //! What the key may do, and what time it is at Stripe: questions that change nothing.
 
+use std::collections::BTreeMap;
+
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 use crate::{Client, Error};
@@ -66,7 +68,7 @@ impl Area {
 
     /// Asks for one object; or, where there is nothing to read, sends what can't be accepted.
     fn question(self) -> RequestBuilder {
-        let one = |path: &str| RequestBuilder::new(StripeMethod::Get, path).query(&[("limit", "1")]);
+        let one = |path: &str| RequestBuilder::new(StripeMethod::Get, path).query(&BTreeMap::from([("limit", 1)]));
         match self {
             Self::Meters => one("/billing/meters"),
             // Without the two fields that an event must have it can't become one; a key that may not send is told so.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use farebox_stripe::{
-    API_VERSION, Buyer, CheckoutPrice, CustomerUpdate, CycleAnchor, Error, Interval, ItemChange, MeterEvent,
-    MissingPaymentMethod, NewCheckout, NewPrice, NewSubscription, PauseBehavior, PriceCost, PriceStep, Proration,
-    SubscriptionUpdate, TiersMode, TrialEnd, UsagePriceSpec,
+    API_VERSION, Access, Area, Buyer, CheckoutPrice, CustomerUpdate, CycleAnchor, Error, Interval, ItemChange,
+    MeterEvent, MissingPaymentMethod, NewCheckout, NewPrice, NewSubscription, PauseBehavior, PriceCost, PriceStep,
+    Proration, SubscriptionUpdate, TiersMode, TrialEnd, UsagePriceSpec,
 };
 
 use crate::server::{KEY, Recorded, Server, ok, refusal};
@@ -846,4 +846,12 @@ async fn other_requests_of_async_stripe_go_over_the_same_client() {
     assert_eq!(request.header("idempotency-key"), Some("k1"));
     assert_eq!(request.header("stripe-account"), Some("acct_1"));
     assert_common(&request);
+}
+
+#[tokio::test]
+async fn a_question_about_the_key_asks_for_one_object() {
+    let server = Server::start([ok(r#"{"data":[],"has_more":false}"#)]).await;
+    let access = server.client().access(Area::Prices).await.unwrap();
+    assert_eq!(access, Access::Allowed);
+    assert_get(&server.request(), "/v1/prices", &[("limit", "1")]);
 }
