@@ -7,7 +7,7 @@ use crate::Error;
 
 /// An invocation.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// Messages of the usage queue: id and body.
     Batch(Vec<(String, String)>),
     /// The schedule of every 5 minutes.
@@ -27,7 +27,11 @@ struct Record {
 }
 
 impl Event {
-    pub(crate) fn parse(mut event: Value) -> Result<Self, Error> {
+    /// Reads what the function is invoked with. One odd record does not hide the others.
+    ///
+    /// # Errors
+    /// [`Error::Event`] if it is no batch and no task.
+    pub fn parse(mut event: Value) -> Result<Self, Error> {
         if let Some(records) = event.get_mut("Records") {
             let records: Vec<Record> = serde_json::from_value(records.take())
                 .map_err(|e| Error::Event(format!("\"Records\" holds no messages ({:?} error)", e.classify())))?;

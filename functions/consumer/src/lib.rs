@@ -17,11 +17,12 @@ use farebox_core::time::Timestamp;
 use serde_json::{Value, json};
 
 pub use config::Config;
+pub use event::Event;
 pub use farebox_billing::{Clock, TickReport};
 pub use fold::FoldReport;
 pub use scan::ScanReport;
 
-use crate::{alerts::Memory, event::Event};
+use crate::alerts::Memory;
 
 /// Everything that the consumer works with.
 pub struct Deps {

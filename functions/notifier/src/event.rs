@@ -7,13 +7,15 @@ use crate::Error;
 
 /// A message of the alert queue, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) message_id: String,
-    pub(crate) body: String,
+pub struct Record {
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// The message.
+    pub body: String,
     /// Names this very delivery of the message to SQS.
-    pub(crate) receipt: Option<String>,
+    pub receipt: Option<String>,
     /// How often it was delivered, this time included.
-    pub(crate) receives: u32,
+    pub receives: u32,
 }
 
 /// Fields of <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>. One odd record must fail alone, so none is
@@ -45,7 +47,10 @@ impl From<Raw> for Record {
 }
 
 /// The messages of a batch.
-pub(crate) fn parse(mut event: Value) -> Result<Vec<Record>, Error> {
+///
+/// # Errors
+/// [`Error::Event`] if the event is no batch.
+pub fn records(mut event: Value) -> Result<Vec<Record>, Error> {
     let Some(records) = event.get_mut("Records") else {
         return Err(Error::Event("it has no \"Records\"".to_owned()));
     };
@@ -58,7 +63,7 @@ pub(crate) fn parse(mut event: Value) -> Result<Vec<Record>, Error> {
 mod tests {
     use serde_json::json;
 
-    use super::{Record, parse};
+    use super::{Record, records};
 
     #[test]
     fn one_odd_record_does_not_hide_the_others() {
@@ -78,8 +83,8 @@ mod tests {
             record("b", "", None, 1),
             record("", "", None, 1),
         ];
-        assert_eq!(parse(event).unwrap(), expected);
-        assert_eq!(parse(json!({ "Records": [] })).unwrap(), []);
+        assert_eq!(records(event).unwrap(), expected);
+        assert_eq!(records(json!({ "Records": [] })).unwrap(), []);
     }
 
     #[test]
@@ -91,7 +96,7 @@ mod tests {
             json!({ "task": "tick" }),
             json!({ "Records": 1 }),
         ] {
-            let error = parse(event.clone()).unwrap_err().to_string();
+            let error = records(event.clone()).unwrap_err().to_string();
             assert!(
                 error.contains(r#"expected an SQS batch {"Records": [..]}"#),
                 "{event}: {error}"

@@ -21,6 +21,7 @@ use farebox_core::time::Timestamp;
 use serde_json::{Value, json};
 
 pub use config::Config;
+pub use event::{Record, records};
 pub use templates::TemplateError;
 pub use webhook::{AddressPolicy, Http, Resolved};
 
@@ -164,7 +165,7 @@ impl Notifier {
     /// # Errors
     /// [`Error::Event`] for any other event.
     pub async fn handle(&self, event: Value) -> Result<Value, Error> {
-        let failed = deliver::batch(&self.kit, event::parse(event)?).await;
+        let failed = deliver::batch(&self.kit, records(event)?).await;
         let failures = failed.into_iter().map(|id| json!({ "itemIdentifier": id }));
         Ok(json!({ "batchItemFailures": failures.collect::<Vec<Value>>() }))
     }

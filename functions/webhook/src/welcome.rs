@@ -125,7 +125,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 /// The session that a query names, if it can be one.
-fn session_id(query: &str) -> Option<&str> {
+#[must_use]
+pub fn session_id(query: &str) -> Option<&str> {
     let id = query.split('&').find_map(|pair| pair.strip_prefix("session_id="))?;
     let is_one = id.starts_with("cs_")
         && id.len() <= SESSION_BYTES_MAX

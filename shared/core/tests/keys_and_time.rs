@@ -1,7 +1,7 @@
 //! Keys, periods and report times.
 
 use farebox_core::{
-    key::{ApiKey, MalformedKey, Mode, from_headers},
+    key::{ApiKey, KeyHash, MalformedKey, Mode, from_headers},
     ledger::{has_minute_of_its_own, report_timestamp},
     tiers::Interval,
     time::{Bucket, Cycle},
@@ -85,4 +85,20 @@ fn refusals_name_the_cause_and_not_the_text() {
         Some(MalformedKey::Checksum)
     );
     assert_eq!(ApiKey::new("Fb", Mode::Test, [1; 32]).err(), Some(MalformedKey::Brand));
+}
+
+#[test]
+fn a_hash_is_written_in_hexadecimal_digits_alone() {
+    let hash = ApiKey::new("fb", Mode::Live, [7; 32]).expect("a good brand").hash();
+    assert_eq!(KeyHash::from_hex(&hash.to_string()), Some(hash));
+    assert_eq!(KeyHash::from_hex(&hash.to_string().to_uppercase()), Some(hash));
+    for bad in [
+        "+f".repeat(32),
+        " f".repeat(32),
+        "0".repeat(63),
+        "0".repeat(65),
+        "é".repeat(32),
+    ] {
+        assert_eq!(KeyHash::from_hex(&bad), None, "{bad}");
+    }
 }
