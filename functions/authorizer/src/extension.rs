@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
@@ -23,6 +23,7 @@ const IDENTIFIER: HeaderName = HeaderName::from_static("lambda-extension-identif
 pub(crate) struct Extension {
     connection: SendRequest<Full<Bytes>>,
     host: HeaderValue,
+    next: Uri,
     identifier: HeaderValue,
 }
 
@@ -43,8 +44,11 @@ fn failed(error: impl fmt::Display) -> ExtensionError {
 }
 
 impl Extension {
-    /// Registers for invocations. `address` is what Lambda puts into `AWS_LAMBDA_RUNTIME_API`.
-    pub(crate) async fn register(address: &str, name: &'static str) -> Result<Self, ExtensionError> {
+    /// Registers for invocations. `api` is what stands in `AWS_LAMBDA_RUNTIME_API`: host and port on Lambda, a URL with a path
+    /// below `cargo lambda watch`.
+    pub(crate) async fn register(api: &str, name: &'static str) -> Result<Self, ExtensionError> {
+        let (address, base) = api.strip_prefix("http://").map_or((api, ""), split_path);
+        let uri = |path: &str| Uri::try_from(format!("{base}/2020-01-01/extension/{path}")).map_err(failed);
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -52,13 +56,14 @@ impl Extension {
         let mut extension = Self {
             connection,
             host: HeaderValue::try_from(address).map_err(failed)?,
+            next: uri("event/next")?,
             identifier: HeaderValue::from_static(""),
         };
         let body = Bytes::from_static(br#"{"events":["INVOKE"]}"#);
         let answer = extension
             .call(
                 Method::POST,
-                "/2020-01-01/extension/register",
+                uri("register")?,
                 body,
                 NAME,
                 HeaderValue::from_static(name),
@@ -72,9 +77,9 @@ impl Extension {
 
     /// Until the next invocation begins.
     pub(crate) async fn next(&mut self) -> Result<(), ExtensionError> {
-        let (path, identifier) = ("/2020-01-01/extension/event/next", self.identifier.clone());
+        let (uri, identifier) = (self.next.clone(), self.identifier.clone());
         let answer = self
-            .call(Method::GET, path, Bytes::new(), IDENTIFIER, identifier)
+            .call(Method::GET, uri, Bytes::new(), IDENTIFIER, identifier)
             .await?;
         answer.collect().await.map_err(failed)?;
         Ok(())
@@ -83,14 +88,14 @@ impl Extension {
     async fn call(
         &mut self,
         method: Method,
-        path: &'static str,
+        uri: Uri,
         body: Bytes,
         name: HeaderName,
         value: HeaderValue,
     ) -> Result<Response<Incoming>, ExtensionError> {
         let request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(uri)
             .header(header::HOST, &self.host)
             .header(name, value)
             .body(Full::new(body))
@@ -102,4 +107,10 @@ impl Extension {
             status => Err(failed(status)),
         }
     }
+}
+
+/// Host and port, and the path without a slash at its end.
+fn split_path(url: &str) -> (&str, &str) {
+    let (address, path) = url.split_at(url.find('/').unwrap_or(url.len()));
+    (address, path.trim_end_matches('/'))
 }

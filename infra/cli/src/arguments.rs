@@ -37,6 +37,9 @@ pub(crate) struct Dev {
     /// The tiers to sell from now on; without it, what --data keeps, or at first the built-in example.
     #[arg(long, value_name = "FILE")]
     pub(crate) tiers: Option<PathBuf>,
+    /// Write the functions' environment here, for `cargo lambda watch --env-file FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
 }
 
 /// Which system is meant: a deployed stack, or `farebox dev`.

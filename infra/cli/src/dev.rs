@@ -1,6 +1,6 @@
 //! `farebox dev`: everything on this machine, until it is stopped.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use farebox_core::tiers::{Access, Catalog, Custom, Tier};
 use farebox_local::{DEV_TIERS, Error, Options, SAMPLE_ROUTES, System, VirtualClock};
@@ -12,7 +12,14 @@ const PORT: u16 = 8787;
 /// How often waiting usage is folded and due work looked for.
 const PACE: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
+pub(crate) async fn run(
+    Dev {
+        port,
+        data,
+        tiers,
+        env_file,
+    }: Dev,
+) -> Result<Done, Error> {
     let port = port.unwrap_or(PORT);
     let keeps_catalog = tiers.is_none();
     let tiers = match tiers {
@@ -43,6 +50,9 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
     })
     .await?;
     let keys = system.ready_keys().await?;
+    if let Some(file) = &env_file {
+        write_environment(&system, file)?;
+    }
 
     println!("Farebox is running: a gateway on {base} in front of a sample API.");
     println!(
@@ -77,6 +87,12 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
         "See what was sent:     curl {base}/_farebox/outbox   (a webhook to try: http://{}/hooks/NAME)",
         system.services.outbox_address
     );
+    if let Some(file) = &env_file {
+        println!(
+            "Run the functions:     cargo lambda watch --env-file {}",
+            file.display()
+        );
+    }
     println!("Stop with Ctrl-C.");
 
     let schedule = system.clone();
@@ -100,6 +116,16 @@ pub(crate) async fn run(Dev { port, data, tiers }: Dev) -> Result<Done, Error> {
         cause,
     })?;
     Ok(Done::Well)
+}
+
+/// Writes the environment of the functions, a line for each variable.
+fn write_environment(system: &System, file: &Path) -> Result<(), Error> {
+    let lines = system.environment().into_iter();
+    let text: String = lines.map(|(name, value)| format!("{name}={value}\n")).collect();
+    std::fs::write(file, text).map_err(|cause| Error::Io {
+        what: format!("write {}", file.display()),
+        cause,
+    })
 }
 
 /// A route that is open to a tier, and that its limits have room for: one of the sample API's, else one of its own.

@@ -41,6 +41,10 @@ pub const DEV_TIERS: &str = include_str!("../tiers.yaml");
 const TICK_S: u64 = 300;
 /// The interval of the scan.
 const DAY_S: u64 = 86_400;
+/// What the operator is told through; the outbox takes it.
+pub(crate) const OPERATOR_TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:farebox-operator";
+/// Who mails come from.
+pub(crate) const MAIL_FROM: &str = "billing@farebox.example";
 
 /// How to start the local system.
 pub struct Options {
@@ -459,8 +463,8 @@ fn notifier_deps(services: &Services, tables: &Tables, queues: &Queues, clock: &
     let config = farebox_notifier::Config {
         accounts_table: tables.accounts.clone(),
         alert_queue_url: queues.alerts.clone(),
-        alert_topic_arn: Some("arn:aws:sns:us-east-1:000000000000:farebox-operator".to_owned()),
-        mail_from: Some("Farebox <billing@farebox.example>".to_owned()),
+        alert_topic_arn: Some(OPERATOR_TOPIC.to_owned()),
+        mail_from: Some(format!("Farebox <{MAIL_FROM}>")),
         ses_endpoint: Some(outbox.clone()),
         sns_endpoint: Some(outbox),
         ..farebox_notifier::Config::default()

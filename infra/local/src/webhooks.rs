@@ -19,8 +19,8 @@ pub(crate) const EVENTS_PATH: &str = "/_farebox/stripe/webhook";
 /// Where the gateway shows first keys.
 pub(crate) const WELCOME_PATH: &str = "/_farebox/welcome";
 /// They open nothing but the embedded services.
-const SIGNING_SECRET: &str = "whsec_local";
-const FIRST_KEY_SECRET: &str = "first-keys-of-the-local-system-only";
+pub(crate) const SIGNING_SECRET: &str = "whsec_local";
+pub(crate) const FIRST_KEY_SECRET: &str = "first-keys-of-the-local-system-only";
 /// How often an event is sent at once, and how often in all.
 const TRIES_AT_ONCE: u32 = 3;
 const TRIES_MAX: u32 = 30;
