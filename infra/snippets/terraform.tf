@@ -107,12 +107,29 @@ resource "aws_lambda_permission" "farebox_http" {
   source_arn    = "${local.apis}:${var.http_api_id}/authorizers/${aws_apigatewayv2_authorizer.farebox.id}"
 }
 
-# The figures on successes of an HTTP API: response parameters of the integration.
+# The figures on successes of an HTTP API are response parameters of the integration. The request parameters are for a back end
+# that asks who calls. All are mapped: what is not comes from the caller.
 resource "aws_apigatewayv2_integration" "items" {
   api_id             = var.http_api_id
   integration_type   = "HTTP_PROXY"
   integration_method = "GET"
   integration_uri    = "https://backend.example.com/items"
+
+  request_parameters = {
+    "overwrite:header.x-farebox-customer"         = "$context.authorizer.customer"
+    "overwrite:header.x-farebox-tier"             = "$context.authorizer.tier"
+    "overwrite:header.x-farebox-meter"            = "$context.authorizer.meter"
+    "overwrite:header.x-farebox-limit"            = "$context.authorizer.limit"
+    "overwrite:header.x-farebox-remaining"        = "$context.authorizer.remaining"
+    "overwrite:header.x-farebox-reset"            = "$context.authorizer.reset"
+    "overwrite:header.x-farebox-warning"          = "$context.authorizer.warning"
+    "overwrite:header.x-farebox-ratelimit"        = "$context.authorizer.ratelimit"
+    "overwrite:header.x-farebox-ratelimit-policy" = "$context.authorizer.ratelimit_policy"
+    "overwrite:header.x-farebox-quota-limit"      = "$context.authorizer.quota_limit"
+    "overwrite:header.x-farebox-quota-used"       = "$context.authorizer.quota_used"
+    "overwrite:header.x-farebox-quota-reset"      = "$context.authorizer.quota_reset"
+    "overwrite:header.x-farebox-cost"             = "$context.authorizer.cost"
+  }
 
   response_parameters {
     status_code = 200
@@ -120,11 +137,13 @@ resource "aws_apigatewayv2_integration" "items" {
       "overwrite:header.X-RateLimit-Limit"     = "$context.authorizer.limit"
       "overwrite:header.X-RateLimit-Remaining" = "$context.authorizer.remaining"
       "overwrite:header.X-RateLimit-Reset"     = "$context.authorizer.reset"
+      "overwrite:header.X-RateLimit-Warning"   = "$context.authorizer.warning"
       "overwrite:header.RateLimit"             = "$context.authorizer.ratelimit"
       "overwrite:header.RateLimit-Policy"      = "$context.authorizer.ratelimit_policy"
       "overwrite:header.X-Quota-Limit"         = "$context.authorizer.quota_limit"
       "overwrite:header.X-Quota-Used"          = "$context.authorizer.quota_used"
       "overwrite:header.X-Quota-Reset"         = "$context.authorizer.quota_reset"
+      "overwrite:header.X-Farebox-Cost"        = "$context.authorizer.cost"
     }
   }
 }

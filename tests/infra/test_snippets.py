@@ -25,6 +25,18 @@ FIGURES = {
 }
 
 
+
+def entries():
+    """The entries of the context that the tower layer reads from request headers, and what each becomes on the answer."""
+    figures = (ROOT / "infra/tower/src/figures.rs").read_text()
+    table = re.findall(r'entry\(\s*"(\w+)",\s*"([\w-]+)",\s*"([\w-]+)"', figures)
+    caller = re.findall(r'lookup\("(\w+)", "([\w-]+)"\)', figures)
+    return dict(caller) | {name: header for name, header, _ in table}, {name: answer for name, _, answer in table}
+
+
+REQUEST, ANSWER = entries()
+
+
 def module(name):
     spec = importlib.util.spec_from_file_location(name, SNIPPETS / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
@@ -62,6 +74,12 @@ class Attaching(unittest.TestCase):
         self.assertEqual(authorizer["AuthorizerResultTtlInSeconds"], 0)
         self.assertNotIn("IdentitySource", authorizer)
         self.assertEqual((authorizer["AuthorizerPayloadFormatVersion"], authorizer["EnableSimpleResponses"]), ("2.0", True))
+        integration = resources["Integration"]["Properties"]
+        asked = {name.removeprefix("overwrite:header."): value for name, value in integration["RequestParameters"].items()}
+        self.assert_maps_every(REQUEST, asked, "$context.authorizer.")
+        answered = integration["ResponseParameters"]["200"]["ResponseParameters"]
+        answered = {mapping["Destination"].removeprefix("overwrite:header."): mapping["Source"] for mapping in answered}
+        self.assert_maps_every(ANSWER, answered, "$context.authorizer.")
 
     def test_openapi(self):
         document = yaml_parse((SNIPPETS / "openapi.yaml").read_text())
@@ -81,6 +99,13 @@ class Attaching(unittest.TestCase):
                 mapped = {name.split(".")[-1] for response in integration.get("responses", {}).values() for name in response["responseParameters"]}
                 declared = set(operation["responses"]["200"].get("headers", {}))
                 self.assertEqual(mapped, declared)
+                asked = {name.removeprefix("integration.request.header."): value for name, value in integration["requestParameters"].items()}
+                if integration["type"] == "http_proxy":  # a non-proxy integration passes on nothing else
+                    self.assert_maps_every(REQUEST, asked, "context.authorizer.")
+                for answered in integration.get("responses", {}).values():
+                    answered = answered["responseParameters"].items()
+                    answered = {name.removeprefix("method.response.header."): value for name, value in answered}
+                    self.assert_maps_every(ANSWER, answered, "context.authorizer.")
 
     def test_terraform(self):
         text = (SNIPPETS / "terraform.tf").read_text()
@@ -94,6 +119,10 @@ class Attaching(unittest.TestCase):
             self.assertEqual(resources[kind, "farebox"]["authorizer_result_ttl_in_seconds"], 0)
         source = resources["aws_api_gateway_authorizer", "farebox"]["identity_source"]
         self.assertEqual(source.strip('"'), "context.identity.sourceIp")  # not a header: there are two that a key may come in
+        items = resources["aws_apigatewayv2_integration", "items"]
+        unquoted = lambda mapping: {name.strip('"').removeprefix("overwrite:header."): value.strip('"') for name, value in mapping.items()}
+        self.assert_maps_every(REQUEST, unquoted(items["request_parameters"]), "$context.authorizer.")
+        self.assert_maps_every(ANSWER, unquoted(items["response_parameters"][0]["mappings"]), "$context.authorizer.")
         plain = text.replace('\\"', '"')
         for kind in ("UNAUTHORIZED", "ACCESS_DENIED"):
             self.assertIn(RESPONSES[kind]["body"].replace("{docs_url}", "${var.docs_url}"), plain)
@@ -108,6 +137,11 @@ class Attaching(unittest.TestCase):
             for name, value in RESPONSES[kind]["headers"].items():
                 if value.startswith("context."):
                     self.assertRegex(text, rf"'?{name}'?: '{value.removeprefix('context.authorizer.')}'")
+
+    def assert_maps_every(self, entries, mapped, context):
+        """What is not mapped is what the caller sent."""
+        mapped = {header.lower(): value for header, value in mapped.items()}
+        self.assertEqual(mapped, {header: context + name for name, header in entries.items()})
 
     def same_headers(self, kind, headers):
         expected = {name: value for name, value in RESPONSES[kind]["headers"].items() if name != "Content-Type"}
