@@ -3,9 +3,9 @@
 //! `cargo run -p farebox-stripe-standin --example serve -- [port] [journal]`
 //!
 //! It prints both addresses, a line each. On the second, `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves the
-//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, `POST /_standin/drop` drops the
-//! next request to the path in the body after it was done, and `POST /_standin/finalization_failure` makes the next finalization of an
-//! invoice fail. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
+//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, `POST /_standin/fault` with
+//! `<kind>=<path>` lets a fault befall the next POST to a path, and `POST /_standin/finalization_failure` makes the next finalization of
+//! an invoice fail. The kinds are `drop`, after the request was done; `rate_limit`; `conflict`; and `delay`, by half a second. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
 
 use std::{
     error::Error,
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
     let (shown, moved) = (Arc::clone(clock), Arc::clone(clock));
-    let (settling, counting, dropping) = (standin.clone(), standin.clone(), standin.clone());
+    let (settling, counting, misbehaving) = (standin.clone(), standin.clone(), standin.clone());
     let failing = standin.clone();
     let set = async move |form: String| {
         match form
@@ -67,13 +67,22 @@ fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
         settling.settle();
         (StatusCode::OK, moved.load(Ordering::SeqCst).to_string())
     };
-    let drop_next = async move |path: String| {
-        dropping.misbehave(Fault {
-            method: None,
-            path_prefix: path,
+    let fail_next = async move |form: String| {
+        let (kind, path) = form.split_once('=').unwrap_or_default();
+        let kind = match kind {
+            "drop" => FaultKind::DropAfterCommit,
+            "rate_limit" => FaultKind::RateLimited429,
+            "conflict" => FaultKind::Conflict409,
+            "delay" => FaultKind::Delay(500),
+            _ => return StatusCode::BAD_REQUEST,
+        };
+        misbehaving.misbehave(Fault {
+            method: Some("POST".to_owned()),
+            path_prefix: path.to_owned(),
             times: 1,
-            kind: FaultKind::DropAfterCommit,
+            kind,
         });
+        StatusCode::OK
     };
     Router::new()
         .route("/_standin/clock", post(set))
@@ -82,7 +91,7 @@ fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
             get(async move || shown.load(Ordering::SeqCst).to_string()),
         )
         .route("/_standin/snapshot", get(async move || counting.snapshot().to_string()))
-        .route("/_standin/drop", post(drop_next))
+        .route("/_standin/fault", post(fail_next))
         .route(
             "/_standin/finalization_failure",
             post(async move || failing.fail_next_finalizations(1)),

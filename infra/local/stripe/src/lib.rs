@@ -16,6 +16,7 @@ mod meters;
 mod money;
 mod pauses;
 mod payments;
+mod second_api;
 mod server;
 mod state;
 mod subscriptions;

@@ -236,6 +236,8 @@ impl State {
             }
             ("POST", ["_standin", "checkout", id]) => self.complete_session(id, params, at),
             ("POST", ["_standin", "finalization_failures"]) => self.fail_finalizations(params),
+            ("GET", ["v2", "core", "events"]) => self.list_thin_events(params),
+            ("GET", ["v2", "core", "event_destinations"]) => self.list_event_destinations(params),
             ("GET", ["v2", "core", "events", id]) => self.read_event(id, params),
             ("POST", ["v1", path @ ..]) => self.write(path, params, at, &cause).ok_or_else(unrecognized)?,
             ("DELETE", ["v1", path @ ..]) => self.delete(path, params, at, &cause).ok_or_else(unrecognized)?,

@@ -1,0 +1,55 @@
+// Stripe's published description (OpenAPI), as stripe-mock brings it along, and what it says of an answer.
+
+import { readFileSync } from 'node:fs';
+import Ajv from 'ajv';
+
+/** A schema of OpenAPI 3.0 in JSON Schema: null where it is nullable, and nothing beyond the properties that are named. */
+const translated = (schema) => {
+  if (Array.isArray(schema)) return schema.map(translated);
+  if (schema === null || typeof schema !== 'object') return schema;
+  const { nullable, discriminator, ...rest } = schema;
+  const result = Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, translated(value)]));
+  if (result.properties && Object.keys(result.properties).length && !('additionalProperties' in result)) result.additionalProperties = false;
+  return nullable === true ? { anyOf: [result, { type: 'null' }] } : result;
+};
+
+const parameter = /\{[^}]+\}/g;
+const pattern = (template) => new RegExp(`^${template.replace(parameter, '[^/]+')}$`);
+
+export const loadDescription = (file) => {
+  const { info, paths, components } = JSON.parse(readFileSync(file, 'utf8'));
+  const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: false });
+  ajv.addSchema({ $id: 'stripe', components: translated(components) });
+  // Paths without parameters first: `/v1/invoices/upcoming` is not an invoice.
+  const templates = Object.keys(paths).sort((a, b) => (a.match(parameter)?.length ?? 0) - (b.match(parameter)?.length ?? 0));
+  const validators = new Map();
+
+  const schemaOf = (operation, status) => {
+    const { content } = operation.responses[status] ?? operation.responses.default;
+    return JSON.parse(JSON.stringify(translated(content['application/json'].schema)).replaceAll('"#/components', '"stripe#/components'));
+  };
+
+  return {
+    version: info.version,
+    /** `GET /v1/customers/{customer}`, or undefined if no such operation is described. */
+    operation: (method, path) => {
+      const template = templates.find((candidate) => paths[candidate][method.toLowerCase()] && pattern(candidate).test(path));
+      return template && `${method} ${template}`;
+    },
+    /** What is wrong with an answer to an operation, a line each. */
+    findings: (operation, status, body) => {
+      const key = `${operation} ${status}`;
+      if (!validators.has(key)) {
+        const [method, template] = operation.split(' ');
+        validators.set(key, ajv.compile(schemaOf(paths[template][method.toLowerCase()], String(status))));
+      }
+      const validate = validators.get(key);
+      if (validate(body)) return [];
+      const lines = validate.errors.map((error) => {
+        const what = error.params.additionalProperty ?? error.params.missingProperty ?? error.params.allowedValues ?? '';
+        return `${operation} ${status}: ${error.instancePath || '/'} ${error.message} ${what}`.trim();
+      });
+      return [...new Set(lines)];
+    },
+  };
+};
