@@ -2,7 +2,7 @@
 """Prints an event with its times moved to now, because old usage is dropped and old signatures are refused.
 
     python3 events/now.py consumer-usage.json > target/event.json
-    python3 events/now.py webhook.json --secret whsec_... > target/event.json
+    python3 events/now.py webhook.json > target/event.json
     python3 events/now.py authorizer-rest.json --key KEY > target/event.json
 """
 import argparse
@@ -45,7 +45,7 @@ def authorizer(event, key):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("event", help="a file beside this one")
-    parser.add_argument("--secret", default="whsec_example_for_local_use_only", help="what a webhook is signed with")
+    parser.add_argument("--secret", default="whsec_local", help="what a webhook is signed with; that of farebox dev unless told otherwise")
     parser.add_argument("--key", help="the API key that an authorizer event carries")
     asked = parser.parse_args()
     event = json.loads((pathlib.Path(__file__).parent / asked.event).read_text())
