@@ -1,6 +1,6 @@
 // An HTTP server that keeps what it was asked, and the comparable form of a request.
 
-import { createServer } from 'node:http';
+import { createServer, request as send } from 'node:http';
 
 /** Serves on a free port. `answer` gets `{ method, path, search, headers, body }` and gives `{ status, headers, body }`. */
 export const serve = async (answer) => {
@@ -16,6 +16,16 @@ export const serve = async (answer) => {
   const stop = () => new Promise((resolve) => (server.close(resolve), server.closeAllConnections()));
   return { address: `http://127.0.0.1:${server.address().port}`, stop };
 };
+
+/** Asks somebody else; nothing if the connection breaks. */
+export const forward = (address, { method, path, search, headers, body }) =>
+  new Promise((resolve) => {
+    const asking = send(`${address}${path}${search}`, { method, headers }, async (message) => {
+      const chunks = await message.toArray();
+      resolve({ status: message.statusCode, headers: message.headers, body: Buffer.concat(chunks).toString() });
+    });
+    asking.on('error', () => resolve()).end(body);
+  });
 
 const sortedPairs = (encoded) => [...new URLSearchParams(encoded)].map(([name, value]) => `${name}=${value}`).sort();
 

@@ -842,7 +842,9 @@ fn take_transform(params: &mut Params, scheme: &Scheme) -> Result<Option<Transfo
     Ok(Some(Transform { divide_by, up }))
 }
 
-/// Adds the tiers to a rendered price.
+/// Adds the tiers to a rendered price, if it has any: the field can't be null.
 pub(crate) fn expand_tiers(price: &Price, rendered: &mut Map<String, Value>) {
-    rendered.insert("tiers".into(), price.render_tiers().unwrap_or(Value::Null));
+    if let Some(tiers) = price.render_tiers() {
+        rendered.insert("tiers".into(), tiers);
+    }
 }

@@ -576,7 +576,6 @@ impl State {
                 "object": "list",
                 "data": items,
                 "has_more": false,
-                "total_count": items.len(),
                 "url": format!("/v1/subscription_items?subscription={}", subscription.id),
             },
             "latest_invoice": subscription.latest_invoice,
