@@ -575,9 +575,6 @@ pub(crate) struct Cost {
     /// How many of a hundred calls are denied from memory, which costs no write.
     #[arg(long, default_value_t = 0, value_name = "PERCENT")]
     pub(crate) remembered: u8,
-    /// One usage message for every call, instead of one a second for each customer and environment.
-    #[arg(long)]
-    pub(crate) no_coalescing: bool,
 }
 
 /// `10M` is ten million; `k`, `M` and `G` are powers of a thousand.

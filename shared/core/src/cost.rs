@@ -22,7 +22,7 @@ pub const LEFT_OUT: [&str; 8] = [
     "the back end behind the gateway",
     "Stripe's fees",
     "free tiers, which an account shares with everything else that runs in it",
-    "mails (SES) and operator messages (SNS)",
+    "mails (SES), operator messages (SNS), alert messages (SQS), and the bucket of the deployed code (S3)",
     "credits for failed requests, and usage that is reported afterwards: a few writes each",
     "repeated writes of a decision: below half of a limit there are none, at 80 % of it up to 5 %",
     "cold starts: the start of an environment is billed, about once an hour for each that is warm",
@@ -33,8 +33,29 @@ pub const LEFT_OUT: [&str; 8] = [
 const ALARM_METRICS: u64 = 21;
 /// Two of the template, and the one with the restricted Stripe key.
 const SECRETS: u64 = 3;
-/// Metrics that the other functions write.
-const METRICS_OF_BILLING: u64 = 8;
+
+/// What the functions write where nothing goes wrong. A metric is billed for the hours in which it is written, so whatever else
+/// there is costs nothing until it happens. Of the authorizer, while there are calls:
+pub const METRICS_OF_CALLS: [&str; 12] = [
+    "decisions",
+    "writes",
+    "reads",
+    "remembered",
+    "usage_sent",
+    "denials",
+    "decisions_ok",
+    "decisions_unauthorized",
+    "decisions_rate_limited",
+    "decisions_quota_exceeded",
+    "decisions_not_in_tier",
+    "decisions_no_such_route",
+];
+/// Of the consumer, while there are calls.
+pub const METRICS_OF_USAGE: [&str; 4] = ["messages", "folded_rows", "sealed", "reported"];
+/// Of the consumer, with every tick.
+pub const METRICS_OF_TICKS: [&str; 1] = ["unreported_age_hours"];
+/// Of the webhook and the notifier, while there are customers.
+pub const METRICS_OF_CUSTOMERS: [&str; 3] = ["events_done", "events_ignored", "alerts_sent"];
 
 /// AWS's month of 730 hours.
 const MONTH_H: u64 = 730;
@@ -81,6 +102,10 @@ const SCAN_CUSTOMER_MS: u128 = 5;
 const STRIPE_EVENTS: u64 = 12;
 const ALERTS: u64 = 4;
 const EVENT_MS: u128 = 200;
+/// Write units: the mark and the record in one transaction (two units each for each begun KB), and a bump of the counter.
+const EVENT_WRITES: u64 = 6;
+/// Write units: its note in the ledger, and for each of two channels that it begins and that it is done.
+const ALERT_WRITES: u64 = 5;
 
 /// The headers that Farebox adds to an answer, a line of metrics, a report to Stripe with its request.
 const HEADER_BYTES: u128 = 400;
@@ -134,7 +159,8 @@ pub struct Input {
     /// How often an environment of the authorizer writes its metrics, seconds; 0 for after each answer.
     pub metrics_every_s: u32,
     /// How many metrics of the authorizer have something to say, at most 1,000. A metric is billed for the hours in which it is
-    /// written, and one without anything to say is not: ordinary traffic has a dozen of them, each kind of refusal is one more.
+    /// written, and one without anything to say is not: ordinary traffic has those of [`METRICS_OF_CALLS`], each other kind of
+    /// refusal is one more.
     pub call_metrics: u16,
 }
 
@@ -155,7 +181,7 @@ impl Default for Input {
             active_seconds: 600,
             response_bytes: 2_048,
             metrics_every_s: 10,
-            call_metrics: 12,
+            call_metrics: METRICS_OF_CALLS.len() as u16,
         }
     }
 }
@@ -538,7 +564,7 @@ fn watching(bill: &mut Bill, input: &Input, traffic: &Traffic) {
     bill.bytes(Part::Use, service, "logs of calls, taken in", logged, LOGS);
     bill.bytes(Part::Use, service, "logs of calls, kept for a month", logged, LOGS_KEPT);
     let metrics = if input.calls > 0 {
-        u64::from(input.call_metrics)
+        u64::from(input.call_metrics) + METRICS_OF_USAGE.len() as u64
     } else {
         0
     };
@@ -551,7 +577,9 @@ fn without_a_call(bill: &mut Bill, input: &Input) {
     let customers = u64::from(input.customers);
     bill.count(fixed, "CloudWatch", "alarms", ALARM_METRICS, ALARM);
     bill.count(fixed, "CloudWatch", "dashboard", 1, DASHBOARD);
-    bill.count(fixed, "CloudWatch", "metrics of billing", METRICS_OF_BILLING, METRIC);
+    let of_customers = if customers > 0 { METRICS_OF_CUSTOMERS.len() } else { 0 };
+    let metrics = (METRICS_OF_TICKS.len() + of_customers) as u64;
+    bill.count(fixed, "CloudWatch", "metrics of ticks and customers", metrics, METRIC);
     let logged = u128::from(TICKS + SCANS) * BATCH_LOG_BYTES;
     bill.bytes(fixed, "CloudWatch", "logs of ticks, taken in", logged, LOGS);
     bill.count(fixed, "Secrets Manager", "secrets", SECRETS, SECRET);
@@ -589,7 +617,10 @@ fn without_a_call(bill: &mut Bill, input: &Input) {
         events,
         HTTP_API_REQUEST,
     );
-    let invocations = events + customers * ALERTS;
+    let alerts = customers * ALERTS;
+    let writes = events * EVENT_WRITES + alerts * ALERT_WRITES;
+    bill.count(fixed, "DynamoDB", "Stripe's events and alerts, writes", writes, WRITE);
+    let invocations = events + alerts;
     bill.count(
         fixed,
         "Lambda",

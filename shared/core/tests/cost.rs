@@ -64,10 +64,11 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
         // 2 × 2,628,000 s / 10 s × 700 B + 89,011 × 1,000 B = 456,931,000 B = 0.42555 GB
         (Part::Use, "logs of calls, taken in", 426, 213_000_000),
         (Part::Use, "logs of calls, kept for a month", 426, 12_780_000),
-        (Part::Use, "metrics of calls", 12_000, 3_600_000_000),
+        // 12 of the authorizer and 4 of the consumer
+        (Part::Use, "metrics of calls", 16_000, 4_800_000_000),
         (Part::Fixed, "alarms", 21_000, 2_100_000_000),
         (Part::Fixed, "dashboard", 1_000, 3_000_000_000),
-        (Part::Fixed, "metrics of billing", 8_000, 2_400_000_000),
+        (Part::Fixed, "metrics of ticks and customers", 4_000, 1_200_000_000),
         // (8,760 ticks + 31 scans) × 1,000 B = 0.00819 GB
         (Part::Fixed, "logs of ticks, taken in", 9, 4_500_000),
         (Part::Fixed, "secrets", 3_000, 1_200_000_000),
@@ -85,6 +86,8 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
         (Part::Fixed, "customers, storage", 1, 250_000),
         (Part::Fixed, "customers, point-in-time recovery", 1, 200_000),
         (Part::Fixed, "HTTP API, Stripe's events", 1_200_000, 1_200_000),
+        // 1,200 events × 6 + 400 alerts × 5
+        (Part::Fixed, "Stripe's events and alerts, writes", 9_200_000, 5_750_000),
         (Part::Fixed, "webhook and notifier, requests", 1_600_000, 320_000),
         // 1,600 × 200 ms × 1/2 GB = 160 GB-s
         (Part::Fixed, "webhook and notifier, duration", 160_000, 2_133_344),
@@ -97,13 +100,13 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
     assert_eq!(lines, by_hand);
 
     assert_eq!(bill.month.gateway.to_string(), "$36.72");
-    assert_eq!(bill.month.farebox_use.to_string(), "$20.72");
-    assert_eq!(bill.month.farebox_fixed.to_string(), "$9.27");
-    assert_eq!(bill.month.farebox.to_string(), "$29.99");
+    assert_eq!(bill.month.farebox_use.to_string(), "$21.92");
+    assert_eq!(bill.month.farebox_fixed.to_string(), "$8.07");
+    assert_eq!(bill.month.farebox.to_string(), "$30.00");
     assert_eq!(bill.month.all.to_string(), "$66.71");
     let million = bill.per_million.unwrap();
     assert_eq!(million.gateway.to_string(), "$3.67");
-    assert_eq!(million.farebox_use.to_string(), "$2.07");
+    assert_eq!(million.farebox_use.to_string(), "$2.19");
     assert_eq!(million.farebox.to_string(), "$3.00");
 }
 
@@ -114,7 +117,7 @@ fn without_a_call_only_what_is_deployed_costs() {
     assert!(idle.lines.iter().all(|line| line.part == Part::Fixed));
     assert_eq!(idle.per_million, None);
     assert_eq!(idle.month.all, idle.month.farebox_fixed);
-    assert_eq!(idle.month.all.to_string(), "$9.27");
+    assert_eq!(idle.month.all.to_string(), "$8.07");
     // Nothing runs: compute is what ticks, scans and Stripe's events take, and less than two cents.
     let compute: u64 = idle
         .lines
@@ -127,12 +130,12 @@ fn without_a_call_only_what_is_deployed_costs() {
     let monthly = [
         "alarms",
         "dashboard",
-        "metrics of billing",
+        "metrics of ticks and customers",
         "secrets",
         "polling of two empty queues",
     ];
     let monthly: u64 = monthly.iter().map(|item| line(&idle, item).1).sum();
-    assert_eq!(Amount { nano: monthly }.to_string(), "$9.23");
+    assert_eq!(Amount { nano: monthly }.to_string(), "$8.03");
     // And it is what a busy month has too.
     assert_eq!(idle.month.farebox_fixed, bill(|_| ()).month.farebox_fixed);
 
@@ -311,6 +314,26 @@ fn it_is_read_and_written_as_json() {
     assert_eq!(json["lines"][0]["amount"]["nano"], 35_000_000_000_u64);
     assert_eq!(json["lines"][0]["price"]["per"], 1_000_000);
     assert!(json["per_million"]["farebox"]["nano"].is_u64());
+}
+
+#[test]
+fn the_metrics_are_those_of_the_functions() {
+    use farebox_core::cost::{METRICS_OF_CALLS, METRICS_OF_CUSTOMERS, METRICS_OF_TICKS, METRICS_OF_USAGE};
+    let authorizer = include_str!("../../../functions/authorizer/src/metrics.rs");
+    let consumer = include_str!("../../../functions/consumer/src/metrics.rs");
+    let webhook = include_str!("../../../functions/webhook/src/answer.rs");
+    let notifier = include_str!("../../../functions/notifier/src/deliver.rs");
+    let of_customers = [webhook, notifier].concat();
+    let of_consumer = [&METRICS_OF_USAGE[..], &METRICS_OF_TICKS].concat();
+    for (metrics, source) in [
+        (&METRICS_OF_CALLS[..], authorizer),
+        (&of_consumer, consumer),
+        (&METRICS_OF_CUSTOMERS, &of_customers),
+    ] {
+        for metric in metrics {
+            assert!(source.contains(&format!("\"{metric}\"")), "nothing writes {metric}");
+        }
+    }
 }
 
 /// An alarm, a secret or a dashboard more in the template is one more here.
