@@ -300,6 +300,25 @@ class Roles(unittest.TestCase):
             key = kind + "x" if kind.endswith("#") else kind
             self.assertTrue(self.may("WebhookRole", "dynamodb:GetItem", "AccountsTable", set(), key), key)
 
+    def test_each_role_may_ask_at_init_for_what_its_function_needs(self):
+        asked = re.search(r"fn ask_to_count.*?\n    }", code("shared/aws/src/connect.rs"), re.S)[0]
+        attributes = set(re.findall(r"SET (\w+)", asked))
+        self.assertEqual(attributes, {"sealed"})
+        for folder, logical in FUNCTIONS.items():
+            main, role = code(f"functions/{folder}/src/main.rs"), f"{logical}Role"
+            needs = set(re.findall(r"Need::(\w+)\(", main))
+            self.assertGreaterEqual(len(needs), 2)
+            if "Accounts" in needs:
+                self.assertTrue(self.may(role, "dynamodb:GetItem", "AccountsTable", set(), "c#"), role)
+            if "Counters" in needs:
+                self.assertTrue(self.may(role, "dynamodb:UpdateItem", "CountersTable", attributes, "#"), role)
+            if "Ledger" in needs:
+                self.assertTrue(self.may(role, "dynamodb:GetItem", "LedgerTable", set(), "#"), role)
+            for variable in re.findall(r'Need::Queue\("(\w+)"', main):
+                queue = properties(logical)["Environment"]["Variables"][variable]["Ref"]
+                asks = [s for s in statements(role) if "sqs:GetQueueAttributes" in as_list(s["Action"])]
+                self.assertIn({"Fn::GetAtt": [queue, "Arn"]}, [s["Resource"] for s in asks], role)
+
     def test_no_role_deletes_or_may_do_everything(self):
         for name, role in of_type("AWS::IAM::Role").items():
             self.assertNotIn("ManagedPolicyArns", role["Properties"], name)
