@@ -13,6 +13,7 @@ mod emulator;
 mod function;
 mod proxy;
 mod report;
+mod soak;
 mod store;
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
 };
 
 use axum::body::Bytes;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::{
     function::{Function, Program},
@@ -47,6 +48,22 @@ struct Arguments {
     /// Where logs and profiles go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+/// What else can be measured.
+#[derive(Subcommand)]
+enum Other {
+    /// Serves on a bad network for a long time: memory must stay, and counts must agree.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// How many of a thousand calls to the table and the queue are dropped.
+        #[arg(long, default_value_t = 10)]
+        per_mille: u32,
+    },
 }
 
 /// How much is done.
@@ -96,7 +113,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         }
     };
     std::fs::create_dir_all(&arguments.out).map_err(|e| format!("{}: {e}", arguments.out.display()))?;
-    let store = Store::start().await?;
+    if let Some(Other::Soak { minutes, per_mille }) = arguments.other {
+        return soak::run(&arguments, minutes, per_mille).await;
+    }
+    let store = Store::start(store::TIERS, "bench").await?;
+    store.add_others().await?;
     let contestants = contestants(&arguments, &store);
     for contestant in &contestants {
         if !contestant.files().iter().all(|file| file.exists()) {
@@ -107,7 +128,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
 
     check_starts(&contestants[0].program, &store, &arguments.out).await?;
     eprintln!("warm decisions, {} rounds of {} in turn", effort.rounds, effort.batch);
-    let before = store.counted().await?;
+    let before = store.counted(&store.sold).await?;
     let admitted = warm(&contestants, &store, &effort, &arguments.out, &mut figures).await?;
     check_count(&store, before + admitted).await?;
     eprintln!("store operations");
@@ -254,7 +275,7 @@ async fn decide(function: &Function, event: &Bytes, name: &str) -> Result<Durati
 
 /// What was admitted was counted, to the unit.
 async fn check_count(store: &Store, admitted: u64) -> Result<(), String> {
-    match store.counted().await? {
+    match store.counted(&store.sold).await? {
         counted if counted == admitted => Ok(()),
         counted => Err(format!(
             "{admitted} requests were admitted, {counted} are on the counter"
@@ -269,11 +290,9 @@ async fn operations(
     figures: &mut [Figures],
 ) -> Result<(), String> {
     const DECISIONS: u64 = 200;
-    let counts = proxy::Counts::default();
+    let tap = proxy::Tap::default();
     let [dynamodb, _] = store.addresses();
-    let proxy = proxy::counting(dynamodb, counts.clone())
-        .await
-        .map_err(|e| e.to_string())?;
+    let proxy = proxy::between(dynamodb, tap.clone()).await.map_err(|e| e.to_string())?;
     let through = format!("http://{proxy}");
     for (contestant, figures) in contestants.iter().zip(figures) {
         let program = contestant.program.with(&[("AWS_ENDPOINT_URL_DYNAMODB", &through)]);
@@ -281,11 +300,12 @@ async fn operations(
         for _ in 0..20 {
             decide(&function, &store.event, contestant.name).await?;
         }
-        counts.take();
+        tap.counts.take();
         for _ in 0..DECISIONS {
             decide(&function, &store.event, contestant.name).await?;
         }
-        figures.operations = counts
+        figures.operations = tap
+            .counts
             .take()
             .into_iter()
             .map(|(operation, n)| (operation, n as f64 / DECISIONS as f64))

@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
@@ -38,43 +39,112 @@ impl Counts {
     }
 }
 
-/// Passes everything on, and counts the operations that go by.
-pub(crate) async fn counting(to: SocketAddr, counts: Counts) -> std::io::Result<SocketAddr> {
+/// What is done to the calls that go by, and what is seen of them.
+#[derive(Clone, Default)]
+pub(crate) struct Tap {
+    /// Operations by name.
+    pub(crate) counts: Counts,
+    /// How many of a thousand calls are dropped, half of them before they arrive and half after they were done.
+    per_mille: u32,
+    /// The state of the generator that draws them (xorshift: any number but 0).
+    draws: Arc<Mutex<u64>>,
+    /// How long answers took, since this was last asked for.
+    spent: Arc<Mutex<Duration>>,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    DroppedBefore,
+    DroppedAfter,
+}
+
+impl Tap {
+    /// Drops so many of a thousand calls; the same ones, as far as calls come in the same order, for the same seed.
+    pub(crate) fn failing(per_mille: u32, seed: u64) -> Self {
+        Self {
+            per_mille,
+            draws: Arc::new(Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)),
+            ..Self::default()
+        }
+    }
+
+    /// How long the answers took since this was last asked for.
+    pub(crate) fn take_spent(&self) -> Duration {
+        std::mem::take(&mut self.spent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn draw(&self) -> Fate {
+        let mut state = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        match u32::try_from(*state % 1_000).unwrap_or(u32::MAX) {
+            n if n >= self.per_mille => Fate::Answered,
+            n if n % 2 == 0 => Fate::DroppedBefore,
+            _ => Fate::DroppedAfter,
+        }
+    }
+}
+
+/// Passes on what the tap lets through.
+pub(crate) async fn between(to: SocketAddr, tap: Tap) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(count(client, to, counts.clone()));
+            tokio::spawn(pass(client, to, tap.clone()));
         }
     });
     Ok(address)
 }
 
-async fn count(client: TcpStream, to: SocketAddr, counts: Counts) -> std::io::Result<()> {
+/// One connection. Calls follow each other on it: a request begins only after the last answer.
+async fn pass(client: TcpStream, to: SocketAddr, tap: Tap) -> std::io::Result<()> {
     let server = TcpStream::connect(to).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (split(client), split(server));
-    let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let (mut request, mut answer) = ([0; 16_384], [0; 16_384]);
     let mut seen: Vec<u8> = Vec::new();
-    let mut buffer = [0; 16_384];
+    let mut fate = Fate::Answered;
+    let mut asked: Option<Instant> = None;
     loop {
-        let n = from_client.read(&mut buffer).await?;
-        if n == 0 {
-            break;
-        }
-        to_server.write_all(&buffer[..n]).await?;
-        // Whole lines are looked at; the last one may go on in the next packet.
-        seen.extend(buffer[..n].iter().map(u8::to_ascii_lowercase));
-        while let Some(end) = seen.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = seen.drain(..=end).collect();
-            if let Some(operation) = line.strip_prefix(TARGET) {
-                counts.add(operation);
+        tokio::select! {
+            read = from_client.read(&mut request) => {
+                let n = read?;
+                if n == 0 {
+                    return Ok(());
+                }
+                // Whole lines are looked at; the last one may go on in the next packet.
+                seen.extend(request[..n].iter().map(u8::to_ascii_lowercase));
+                while let Some(end) = seen.iter().position(|&b| b == b'\n') {
+                    let line: Vec<u8> = seen.drain(..=end).collect();
+                    if let Some(operation) = line.strip_prefix(TARGET) {
+                        tap.counts.add(operation);
+                        fate = tap.draw();
+                    }
+                }
+                if fate == Fate::DroppedBefore {
+                    return Ok(());
+                }
+                asked.get_or_insert_with(Instant::now);
+                to_server.write_all(&request[..n]).await?;
+            }
+            read = from_server.read(&mut answer) => {
+                let n = read?;
+                if let Some(asked) = asked.take() {
+                    *tap.spent.lock().unwrap_or_else(PoisonError::into_inner) += asked.elapsed();
+                }
+                if n == 0 || fate == Fate::DroppedAfter {
+                    return Ok(());
+                }
+                to_client.write_all(&answer[..n]).await?;
             }
         }
     }
-    back.abort();
-    Ok(())
 }
 
 /// Speaks TLS, with a certificate that it makes for itself; returns where, and the certificate.

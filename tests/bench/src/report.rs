@@ -62,7 +62,7 @@ fn ms(duration: Duration) -> f64 {
 }
 
 /// A percentile in milliseconds.
-fn at(values: &[Duration], percent: usize) -> f64 {
+pub(crate) fn at(values: &[Duration], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));

@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::body::Bytes;
+use farebox_aws::counters;
 use farebox_core::tiers::Overrides;
 use farebox_local::{Options, Sold, System};
 
 /// One limit, billed beyond the included units: the write of the most common tier. The limit is as high as a tier without
 /// shards may be, so that nothing is denied here.
-const TIERS: &str = "tiers:\n  bench: {price: 49/month, included_calls: 50000/month, rate_limit: 45000/min, \
+pub(crate) const TIERS: &str = "tiers:\n  bench: {price: 49/month, included_calls: 50000/month, rate_limit: 45000/min, \
                      endpoints: [/v1/*], support: email, overage: $0.002/call}\n";
+/// What the soak sells: a tier that bills and one that blocks, neither with a limit that a second of it could reach.
+pub(crate) const SOAK_TIERS: &str = "tiers:\n  \
+    blocked: {price: 9/month, included_calls: 20000/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email}\n  \
+    billed: {price: 49/month, included_calls: 50000/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email, \
+             overage: $0.002/call}\n";
+/// What `blocked` includes.
+pub(crate) const SOAK_QUOTA: u64 = 20_000;
 /// A REST API's event, as the functions' own examples have it.
 const EVENT: &str = include_str!("../../../events/authorizer-rest.json");
 
@@ -22,22 +30,32 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) async fn start() -> Result<Self, String> {
+    /// Sells these tiers, on the machine's clock, and one of them to the first customer.
+    pub(crate) async fn start(tiers: &str, tier: &str) -> Result<Self, String> {
         let options = Options {
-            tiers: TIERS.to_owned(),
+            tiers: tiers.to_owned(),
             ..Options::new()
         };
         let system = System::start(options).await.map_err(|e| e.to_string())?;
         let sold = system
-            .sell("bench", "bench", Overrides::default())
+            .sell("bench", tier, Overrides::default())
             .await
             .map_err(|e| e.to_string())?;
         let event = event(&sold.key)?;
-        let store = Self { system, sold, event };
+        Ok(Self { system, sold, event })
+    }
+
+    /// The items that the other contestants write to.
+    pub(crate) async fn add_others(&self) -> Result<(), String> {
         for item in ["bare#0", "node#0"] {
-            store.put_counter(item).await?;
+            self.put_counter(item).await?;
         }
-        Ok(store)
+        Ok(())
+    }
+
+    pub(crate) async fn sell(&self, id: &str, tier: &str) -> Result<Sold, String> {
+        let sold = self.system.sell(id, tier, Overrides::default()).await;
+        sold.map_err(|e| e.to_string())
     }
 
     /// Where it listens: DynamoDB and SQS.
@@ -46,9 +64,9 @@ impl Store {
         [dynamodb, sqs]
     }
 
-    /// Units of the customer's period, as the counter has them.
-    pub(crate) async fn counted(&self) -> Result<u64, String> {
-        let key = farebox_core_key(&self.sold);
+    /// Units of a customer's period, as the counter has them.
+    pub(crate) async fn counted(&self, sold: &Sold) -> Result<u64, String> {
+        let key = counters::key(&sold.customer.id, 0);
         let counters = self.system.books.counters.read(&key).await.map_err(|e| e.to_string())?;
         let units = counters.map(|counters| counters.units).unwrap_or_default();
         Ok(units
@@ -75,11 +93,8 @@ impl Store {
     }
 }
 
-fn farebox_core_key(sold: &Sold) -> String {
-    format!("{}#0", sold.customer.id)
-}
-
-fn event(key: &str) -> Result<Bytes, String> {
+/// The event with this key.
+pub(crate) fn event(key: &str) -> Result<Bytes, String> {
     let event: serde_json::Value = serde_json::from_str(EVENT).map_err(|e| e.to_string())?;
     let example = event["headers"]["x-api-key"].as_str().ok_or("the event has no key")?;
     Ok(EVENT.replace(example, key).into())
