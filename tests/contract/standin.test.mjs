@@ -2,6 +2,8 @@
 // they fail. Every answer is held to Stripe's description.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import Stripe from 'stripe';
 import { startClient } from './client.mjs';
@@ -9,6 +11,7 @@ import { loadDescription } from './description.mjs';
 import { operations } from './operations.mjs';
 import { startServer } from './process.mjs';
 import { forward, plausible, serve } from './recorder.mjs';
+import { typed } from './types.mjs';
 
 const START = 1801390643; // 2027-01-31T10:17:23Z
 const DAY = 86400;
@@ -410,6 +413,17 @@ test('the SDK did all that our client does', async () => {
   assert.ok(asked.size > 25);
   const done = new Set(exchanges.filter(({ status }) => status === 200).map(shape));
   assert.deepEqual([...asked].filter((operation) => !done.has(operation)), []);
+});
+
+test('every answer has the type that Stripe publishes', async () => {
+  const answers = exchanges.filter(({ status, path }) => status === 200 && path.startsWith('/v1/')).map(({ answer }) => JSON.parse(answer));
+  const { count, text } = typed(answers);
+  assert.ok(count > 60, `only ${count} objects`);
+  await writeFile('answers.ts', text);
+  await writeFile('tsconfig.answers.json', JSON.stringify({ extends: './tsconfig.json', files: ['answers.ts'] }));
+  const tsc = spawnSync('node_modules/.bin/tsc', ['--project', 'tsconfig.answers.json'], { encoding: 'utf8' });
+  assert.equal(tsc.stdout, '');
+  assert.equal(tsc.status, 0);
 });
 
 test('every answer is as described', { skip: process.env.SPEC ? false : 'the description comes with stripe-mock' }, () => {

@@ -70,6 +70,7 @@ impl Product {
             "shippable": null,
             "statement_descriptor": null,
             "tax_code": null,
+            "tax_details": null,
             "type": "service",
             "unit_label": self.unit_label,
             "updated": self.updated,

@@ -372,6 +372,7 @@ impl State {
             "currency": invoice.currency,
             "custom_fields": null,
             "customer": invoice.customer,
+            "customer_account": null,
             "customer_address": null,
             "customer_email": customer.and_then(|customer| customer.email.as_deref()),
             "customer_name": customer.and_then(|customer| customer.name.as_deref()),

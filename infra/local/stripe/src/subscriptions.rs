@@ -546,7 +546,7 @@ impl State {
             "automatic_tax": { "disabled_reason": null, "enabled": false, "liability": null },
             "billing_cycle_anchor": subscription.anchor,
             "billing_cycle_anchor_config": null,
-            "billing_mode": { "type": if subscription.flexible { "flexible" } else { "classic" } },
+            "billing_mode": { "flexible": null, "type": if subscription.flexible { "flexible" } else { "classic" } },
             "billing_schedules": [],
             "billing_thresholds": null,
             "cancel_at": subscription.cancel_at,
@@ -555,6 +555,7 @@ impl State {
             "cancellation_details": {
                 "comment": subscription.cancellation.comment,
                 "feedback": subscription.cancellation.feedback,
+                "feedback_option": null,
                 "reason": subscription
                     .cancellation
                     .reason
@@ -564,6 +565,7 @@ impl State {
             "created": subscription.created,
             "currency": subscription.currency,
             "customer": subscription.customer,
+            "customer_account": null,
             "days_until_due": subscription.days_until_due,
             "default_payment_method": subscription.default_payment_method,
             "default_source": null,
@@ -571,7 +573,13 @@ impl State {
             "description": subscription.description,
             "discounts": [],
             "ended_at": subscription.ended_at,
-            "invoice_settings": { "account_tax_ids": null, "issuer": { "type": "self" } },
+            "invoice_settings": {
+                "account_tax_ids": null,
+                "custom_fields": null,
+                "description": null,
+                "footer": null,
+                "issuer": { "type": "self" },
+            },
             "items": {
                 "object": "list",
                 "data": items,
@@ -580,6 +588,7 @@ impl State {
             },
             "latest_invoice": subscription.latest_invoice,
             "livemode": false,
+            "managed_payments": null,
             "metadata": subscription.metadata,
             "next_pending_invoice_item_invoice": null,
             "on_behalf_of": null,
@@ -596,6 +605,7 @@ impl State {
             "trial_end": subscription.trial.map(|(_, end)| end),
             "trial_settings": {
                 "end_behavior": {
+                    "billing_cycle_anchor": null,
                     "missing_payment_method": subscription.missing_method.unwrap_or(MissingMethod::CreateInvoice).word(),
                 },
             },

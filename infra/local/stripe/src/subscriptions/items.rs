@@ -154,6 +154,7 @@ impl State {
             "id": item.id,
             "object": "subscription_item",
             "billing_thresholds": null,
+            "current_trial": null,
             "created": item.created,
             "current_period_end": subscription.period.1,
             "current_period_start": subscription.period.0,
