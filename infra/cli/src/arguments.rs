@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use farebox_core::{id::CustomerId, tiers::Pattern};
 
 use crate::{
-    failure::{EXIT_CODES, Failure},
+    failure::{DOCTOR_EXIT_CODES, EXIT_CODES, Failure},
     reach::LOCAL,
 };
 
@@ -157,6 +157,15 @@ pub(crate) enum Command {
     /// Counter items.
     #[command(subcommand)]
     Counters(CountersCommand),
+    /// Look at everything that billing depends on and say what is wrong, what it costs and what mends it. Changes nothing.
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(Doctor),
+    /// Build and deploy the stack: SAM with the right flags. It needs sam 1.170 or later, and cargo-lambda.
+    #[command(after_help = EXIT_CODES)]
+    Deploy(Deploy),
+    /// Take the stack down. The tables stay, unless told otherwise twice.
+    #[command(after_help = EXIT_CODES)]
+    Destroy(Destroy),
     /// Estimate the monthly AWS bill, line by line, from a dated price table.
     Cost(Cost),
     /// Print the completions of a shell.
@@ -185,6 +194,56 @@ pub(crate) enum Tiers {
         #[command(flatten)]
         trial: DryRun,
     },
+}
+
+/// What `farebox doctor` compares.
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// Compare this file with what is sold, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tiers: Option<PathBuf>,
+}
+
+/// How a stack is deployed.
+#[derive(Args)]
+pub(crate) struct Deploy {
+    /// The template; without it, Farebox's own in this directory or above.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+    /// A parameter of the template (`StripeKeySecretArn=arn:…`), several times for several. Others keep their values.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) parameter: Vec<String>,
+    /// Check this file first: nothing is deployed if it has mistakes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tiers: Option<PathBuf>,
+    /// Let SAM ask for every parameter and remember the answers.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) guided: bool,
+    /// Do not ask before the changes are made.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Print the commands that would be run.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How a stack is taken down.
+#[derive(Args)]
+pub(crate) struct Destroy {
+    /// The stack's name once more, where nobody can be asked.
+    #[arg(long, value_name = "STACK")]
+    pub(crate) yes: Option<String>,
+    /// Give up usage that is not in Stripe yet, and messages in queues.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Delete the tables as well: every customer, key and count. Each is backed up first.
+    #[arg(long)]
+    pub(crate) delete_tables: bool,
+    /// `delete STACK`, where nobody can be asked.
+    #[arg(long, value_name = "TEXT", requires = "delete_tables")]
+    pub(crate) yes_tables: Option<String>,
+    #[command(flatten)]
+    pub(crate) trial: DryRun,
 }
 
 #[derive(Args)]

@@ -28,6 +28,10 @@ pub(crate) enum Done {
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed or a difference was found, 2 changes are pending (tiers diff, --dry-run), \
 3 no such customer, key, counter, catalog or tier, 64 the command line is wrong";
 
+/// Printed under the help of `farebox doctor`.
+pub(crate) const DOCTOR_EXIT_CODES: &str = "Exit codes: 0 nothing to mend, 1 findings, or nothing could be looked at, 3 no such stack, \
+64 the command line is wrong";
+
 impl Failure {
     pub(crate) fn failed(cause: impl fmt::Display) -> Self {
         Self::Failed(cause.to_string())

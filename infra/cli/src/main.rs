@@ -3,11 +3,15 @@
 
 mod alerts;
 mod arguments;
+mod aws;
 mod cost;
 mod counters;
 mod customers;
 mod demo;
+mod deploy;
+mod destroy;
 mod dev;
+mod doctor;
 mod events;
 mod failure;
 mod keys;
@@ -15,7 +19,9 @@ mod period;
 mod reach;
 mod reconcile;
 mod repair;
+mod sam;
 mod show;
+mod stack;
 mod tiers;
 mod usage;
 
@@ -93,6 +99,8 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
             return Ok(Done::Well);
         }
         Command::Cost(cost) => return cost::run(&cost, out),
+        Command::Deploy(options) => return deploy::run(options, &place, out).await,
+        Command::Destroy(options) => return destroy::run(options, &place, out).await,
         // The file alone is looked at.
         Command::Tiers(Tiers::Check(file)) => return tiers::check(&file.file, out),
         _ => {}
@@ -109,8 +117,14 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
         Command::Period(command) => period::run(command, &reach, out).await,
         Command::Events(command) => events::run(command, &reach, out).await,
         Command::Counters(command) => counters::run(command, &reach, out).await,
+        Command::Doctor(options) => doctor::run(options, &reach, out).await,
         // Done above.
-        Command::Dev(_) | Command::Cost(_) | Command::Demo | Command::Completions { .. } => Ok(Done::Well),
+        Command::Dev(_)
+        | Command::Cost(_)
+        | Command::Demo
+        | Command::Deploy(_)
+        | Command::Destroy(_)
+        | Command::Completions { .. } => Ok(Done::Well),
     }
 }
 

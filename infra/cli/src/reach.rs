@@ -7,7 +7,11 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, Region};
-use aws_sdk_dynamodb::config::ProvideCredentials;
+use aws_sdk_dynamodb::{
+    config::ProvideCredentials,
+    error::{ProvideErrorMetadata, SdkError},
+};
+use aws_sdk_sqs::operation::get_queue_url::GetQueueUrlError;
 use farebox_aws::{
     accounts::AccountTable,
     alerts::AlertQueue,
@@ -36,9 +40,16 @@ pub(crate) struct Reach {
     pub(crate) tables: Tables,
     /// The clients of both services.
     pub(crate) clients: Clients,
+    /// Where AWS is, and who asks.
+    pub(crate) settings: Settings,
+    /// What takes the place of every service's own address, as `AWS_ENDPOINT_URL` says.
+    pub(crate) endpoint: Option<String>,
+    /// Another address of Stripe, if one was named.
+    pub(crate) stripe_url: Option<String>,
     clock: Clock,
     queues: Option<Queues>,
-    stack: String,
+    /// The stack's name.
+    pub(crate) stack: String,
     stripe: Result<farebox_stripe::Client, String>,
     /// Nothing there moves real money.
     is_test: bool,
@@ -110,7 +121,7 @@ impl Reach {
         // The local system's time, at which everything that this command does happens.
         let now = Timestamp::from_ms(endpoints.now_ms);
         Ok(Self::new(
-            &settings,
+            (settings, None),
             Tables {
                 accounts,
                 counters,
@@ -123,14 +134,14 @@ impl Reach {
                 alerts_dead,
             }),
             String::new(),
-            stripe(Some(endpoints.stripe_secret_key), Some(endpoints.stripe)),
+            (Some(endpoints.stripe_secret_key), Some(endpoints.stripe)),
             Arc::new(move || now),
             (true, true),
         ))
     }
 
     async fn deployed(options: &Where) -> Result<Self, Failure> {
-        let settings = settings(options).await?;
+        let (settings, endpoint) = settings(options).await?;
         let named = |given: &Option<String>, part: &str| match given {
             Some(name) => name.clone(),
             None => format!("{}-{part}", options.stack),
@@ -146,26 +157,26 @@ impl Reach {
             .as_deref()
             .is_some_and(|key| key.starts_with("sk_test_") || key.starts_with("rk_test_"));
         Ok(Self::new(
-            &settings,
+            (settings, endpoint),
             tables,
             None,
             options.stack.clone(),
-            stripe(key, options.stripe_url.clone()),
+            (key, options.stripe_url.clone()),
             Arc::new(machine_time),
             (is_test, false),
         ))
     }
 
     fn new(
-        settings: &Settings,
+        (settings, endpoint): (Settings, Option<String>),
         tables: Tables,
         queues: Option<Queues>,
         stack: String,
-        stripe: Result<farebox_stripe::Client, String>,
+        (stripe_key, stripe_url): (Option<String>, Option<String>),
         clock: Clock,
         (is_test, is_local): (bool, bool),
     ) -> Self {
-        let clients = Clients::new(settings);
+        let clients = Clients::new(&settings);
         let control = Control {
             accounts: AccountTable::new(clients.clone(), tables.accounts.clone()),
             counters: CounterTable::new(clients.clone(), tables.counters.clone()),
@@ -175,10 +186,13 @@ impl Reach {
             control,
             tables,
             clients,
+            settings,
+            endpoint,
             clock,
             queues,
             stack,
-            stripe,
+            stripe: stripe(stripe_key, stripe_url.clone()),
+            stripe_url,
             is_test,
             is_local,
         }
@@ -200,7 +214,16 @@ impl Reach {
 
     /// The tables and Stripe. Commands that leave Stripe alone need no key.
     pub(crate) async fn books(&self) -> Result<Books, Failure> {
-        let stripe = self.stripe.clone().map_err(Failure::Failed)?;
+        self.books_with(self.stripe()?).await
+    }
+
+    /// Stripe, with the key that the environment names.
+    pub(crate) fn stripe(&self) -> Result<farebox_stripe::Client, Failure> {
+        self.stripe.clone().map_err(Failure::Failed)
+    }
+
+    /// As [`Self::books`], with Stripe by another key.
+    pub(crate) async fn books_with(&self, stripe: farebox_stripe::Client) -> Result<Books, Failure> {
         Ok(Books {
             accounts: self.control.accounts.clone(),
             counters: self.control.counters.clone(),
@@ -213,29 +236,44 @@ impl Reach {
 
     /// A queue's URL by the part of its name after the stack's: `usage`, `usage-dead`, `alerts`, `alerts-dead`.
     pub(crate) async fn queue(&self, part: &str) -> Result<String, Failure> {
-        let known = self.queues.as_ref();
-        // The functions know their queues by the same variables.
-        let (url, variable) = match part {
-            "usage" => (known.map(|queues| &queues.usage), "USAGE_QUEUE_URL"),
-            "usage-dead" => (known.map(|queues| &queues.usage_dead), "USAGE_DEAD_QUEUE_URL"),
-            "alerts" => (known.map(|queues| &queues.alerts), "ALERT_QUEUE_URL"),
-            _ => (known.map(|queues| &queues.alerts_dead), "ALERT_DEAD_QUEUE_URL"),
+        let missing = || {
+            Failure::Failed(format!(
+                "there is no queue {}-{part} in {}: is the stack deployed in this region? Name it with --stack, or its queue's \
+                 address in {}",
+                self.stack,
+                self.settings.region,
+                variable(part)
+            ))
         };
-        if let Some(url) = url {
-            return Ok(url.clone());
+        self.find_queue(part).await?.ok_or_else(missing)
+    }
+
+    /// The same; `None` if there is no such queue.
+    pub(crate) async fn find_queue(&self, part: &str) -> Result<Option<String>, Failure> {
+        if let Some(queues) = &self.queues {
+            let url = match part {
+                "usage" => &queues.usage,
+                "usage-dead" => &queues.usage_dead,
+                "alerts" => &queues.alerts,
+                _ => &queues.alerts_dead,
+            };
+            return Ok(Some(url.clone()));
         }
-        if let Some(url) = std::env::var(variable).ok().filter(|url| !url.is_empty()) {
-            return Ok(url);
+        if let Some(url) = std::env::var(variable(part)).ok().filter(|url| !url.is_empty()) {
+            return Ok(Some(url));
         }
         let name = format!("{}-{part}", self.stack);
-        let answer = self.clients.sqs.get_queue_url().queue_name(&name).send().await;
-        let url = answer.ok().and_then(|answer| answer.queue_url);
-        url.ok_or_else(|| {
-            Failure::Failed(format!(
-                "there is no queue {name} within reach: is the stack deployed in this region? Name it with --stack, or its \
-                 queue's address in {variable}"
-            ))
-        })
+        match self.clients.sqs.get_queue_url().queue_name(&name).send().await {
+            Ok(answer) => Ok(answer.queue_url),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(GetQueueUrlError::is_queue_does_not_exist) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Failure::Failed(format!("find queue {name}: {}", cause(&error)))),
+        }
     }
 
     /// Whether a catalog has a tier.
@@ -260,14 +298,39 @@ impl Reach {
     }
 }
 
+/// The variable that names a queue; the functions know theirs by the same ones.
+fn variable(part: &str) -> &'static str {
+    match part {
+        "usage" => "USAGE_QUEUE_URL",
+        "usage-dead" => "USAGE_DEAD_QUEUE_URL",
+        "alerts" => "ALERT_QUEUE_URL",
+        _ => "ALERT_DEAD_QUEUE_URL",
+    }
+}
+
+/// What a service said, else what the network did.
+pub(crate) fn cause<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    match error.as_service_error() {
+        Some(service) => format!(
+            "{}: {}",
+            service.code().unwrap_or("no error code"),
+            service.message().unwrap_or("no message")
+        ),
+        None => source(error),
+    }
+}
+
 /// The machine's clock: beside `farebox dev` the only place that reads it.
-fn machine_time() -> Timestamp {
+pub(crate) fn machine_time() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-async fn settings(options: &Where) -> Result<Settings, Failure> {
-    let (dynamodb, sqs) = (options.endpoint_url_dynamodb.clone(), options.endpoint_url_sqs.clone());
+async fn settings(options: &Where) -> Result<(Settings, Option<String>), Failure> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client([&None]));
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
@@ -292,16 +355,20 @@ async fn settings(options: &Where) -> Result<Settings, Failure> {
              ~/.aws/config with --profile; --local means `farebox dev` on this machine"
         ))
     })?;
-    Ok(Settings {
+    // AWS_ENDPOINT_URL or the profile's endpoint_url: https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    let endpoint = config.endpoint_url().map(str::to_owned);
+    let own = |given: &Option<String>| given.clone().or_else(|| endpoint.clone());
+    let settings = Settings {
         region: region.to_string(),
         credentials,
-        dynamodb_endpoint: dynamodb,
-        sqs_endpoint: sqs,
-    })
+        dynamodb_endpoint: own(&options.endpoint_url_dynamodb),
+        sqs_endpoint: own(&options.endpoint_url_sqs),
+    };
+    Ok((settings, endpoint))
 }
 
 /// An error with what caused it.
-fn source(error: &dyn std::error::Error) -> String {
+pub(crate) fn source(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -311,7 +378,7 @@ fn source(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn stripe(key: Option<String>, url: Option<String>) -> Result<farebox_stripe::Client, String> {
+pub(crate) fn stripe(key: Option<String>, url: Option<String>) -> Result<farebox_stripe::Client, String> {
     let missing = "STRIPE_SECRET_KEY is not set: export a secret or restricted key of the Stripe account";
     let key = key.filter(|key| !key.is_empty()).ok_or(missing)?;
     let of_no_use = |e: farebox_stripe::Error| format!("STRIPE_SECRET_KEY is of no use: {e}");

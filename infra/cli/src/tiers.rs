@@ -126,7 +126,7 @@ async fn apply(plan: &CataloguePlan, yes: bool, reach: &Reach, out: Out) -> Resu
 
 /// Asks on a terminal; elsewhere nobody could answer.
 fn ask(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
+    if !can_ask() {
         return Err(Failure::usage(
             "nobody can be asked here: give --yes, or --dry-run to see what would be done",
         ));
@@ -139,6 +139,11 @@ fn ask(question: &str) -> Result<(), Failure> {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::failed("nothing was done")),
     }
+}
+
+/// Whether somebody sits at a terminal.
+pub(crate) fn can_ask() -> bool {
+    std::io::stdin().is_terminal()
 }
 
 pub(crate) fn read(file: &Path) -> Result<String, Failure> {
