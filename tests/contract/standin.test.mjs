@@ -416,18 +416,23 @@ test('the SDK did all that our client does', async () => {
 });
 
 test('every answer has the type that Stripe publishes', async () => {
-  const answers = exchanges.filter(({ status, path }) => status === 200 && path.startsWith('/v1/')).map(({ answer }) => JSON.parse(answer));
+  const answers = exchanges.filter(({ status, path }) => status === 200 && !path.startsWith('/_standin/')).map(({ answer }) => JSON.parse(answer));
   const { count, text } = typed(answers);
   assert.ok(count > 60, `only ${count} objects`);
+  assert.match(text, /: ThinEvent = /);
+  const made = { object: 'customer', id: 'cus_1', nonsense: 1 };
   await writeFile('answers.ts', text);
-  await writeFile('tsconfig.answers.json', JSON.stringify({ extends: './tsconfig.json', files: ['answers.ts'] }));
-  const tsc = spawnSync('node_modules/.bin/tsc', ['--project', 'tsconfig.answers.json'], { encoding: 'utf8' });
-  assert.equal(tsc.stdout, '');
-  assert.equal(tsc.status, 0);
+  await writeFile('nonsense.ts', typed([made]).text);
+  await writeFile('tsconfig.answers.json', JSON.stringify({ extends: './tsconfig.json', files: ['answers.ts', 'nonsense.ts'] }));
+  const { stdout } = spawnSync('node_modules/.bin/tsc', ['--project', 'tsconfig.answers.json', '--pretty', 'false'], { encoding: 'utf8' });
+  const findings = stdout.split('\n').filter((line) => line.includes('error TS'));
+  assert.deepEqual(findings.filter((line) => line.startsWith('answers.ts')), []);
+  assert.ok(findings.some((line) => line.startsWith('nonsense.ts')), 'what is made up is not found');
 });
 
 test('every answer is as described', { skip: process.env.SPEC ? false : 'the description comes with stripe-mock' }, () => {
   const description = loadDescription(process.env.SPEC);
+  const { answer: customer } = exchanges.find(({ method, path, status }) => method === 'POST' && path === '/v1/customers' && status === 200);
   const findings = new Set();
   let judged = 0;
   for (const { method, path, status, answer } of exchanges) {
@@ -441,4 +446,8 @@ test('every answer is as described', { skip: process.env.SPEC ? false : 'the des
   }
   assert.ok(judged > 80, `only ${judged} answers`);
   assert.deepEqual([...findings], []);
+  const [wrong] = description.findings('GET /v1/customers/{customer}', 200, { ...JSON.parse(customer), created: 'today' });
+  assert.match(wrong, /created must be integer/);
+  assert.ok(description.findings('GET /v1/customers/{customer}', 200, { ...JSON.parse(customer), nonsense: 1 }).length > 0);
+  assert.ok(description.findings('GET /v1/customers/{customer}', 404, { error: { code: 'no_type' } }).length > 0);
 });

@@ -16,8 +16,17 @@ const TYPES = {
   product: 'Stripe.Product',
   subscription: 'Stripe.Subscription',
   subscription_item: 'Stripe.SubscriptionItem',
+  'v2.core.event': 'ThinEvent',
   webhook_endpoint: 'Stripe.WebhookEndpoint',
 };
+
+/** A list of thin events leaves out their data. The types leave out what may be null. */
+const HEAD = `import Stripe from 'stripe';
+declare const decimal: Stripe.Decimal;
+type AnyThinEvent = Awaited<ReturnType<Stripe['v2']['core']['events']['retrieve']>>;
+type MeterReport = Extract<AnyThinEvent, { type: 'v1.billing.meter.error_report_triggered' }>;
+type Known = 'id' | 'object' | 'created' | 'livemode' | 'type' | 'related_object';
+type ThinEvent = Pick<MeterReport, Known> & Partial<Pick<MeterReport, 'data'>> & { context: null; reason: null };`;
 
 /** A value as the SDK hands it over: decimals, which travel as text, are objects. */
 const literal = (value, name) => {
@@ -29,13 +38,13 @@ const literal = (value, name) => {
 
 /** The text, and how many objects are in it. An answer is an object or a list; of what is deleted only a stub is left. */
 export const typed = (answers) => {
-  const objects = answers.flatMap((answer) => (answer.object === 'list' ? answer.data : [answer])).filter(({ deleted }) => !deleted);
+  const isList = ({ object, data }) => object === 'list' || (!object && Array.isArray(data));
+  const objects = answers.flatMap((answer) => (isList(answer) ? answer.data : [answer])).filter(({ deleted }) => !deleted);
   const lines = objects.map((object) => {
     const type = TYPES[object.object];
     if (!type) throw new Error(`${object.object} has no type here`);
     return `{ const answer: ${type} = ${literal(object)}; }`;
   });
   const distinct = [...new Set(lines)];
-  const head = ["import Stripe from 'stripe';", 'declare const decimal: Stripe.Decimal;'];
-  return { count: distinct.length, text: [...head, ...distinct, ''].join('\n') };
+  return { count: distinct.length, text: [HEAD, ...distinct, ''].join('\n') };
 };
