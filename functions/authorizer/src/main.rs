@@ -26,10 +26,14 @@ use tower::{ServiceExt, layer::layer_fn};
 
 use crate::extension::Extension;
 
+/// Where the runtime logs an error that a handler returns. A key that opens nothing is one, for Lambda knows no other way to a 401,
+/// and anybody can send a million of them: they are counted, and not written down one by one.
+const ERRORS_OF_HANDLERS: &str = "lambda_runtime::layers::panic";
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let read = |name: &str| std::env::var(name).ok();
-    telemetry::start(read);
+    telemetry::start_without(read, Some(ERRORS_OF_HANDLERS));
     if let Err(problem) = run(read).await {
         telemetry::give_up(&problem);
     }

@@ -39,9 +39,15 @@ const METRICS_MAX: usize = 100;
 
 /// Begins to log. What Lambda puts into `AWS_LAMBDA_LOG_LEVEL` is the least severe level that is written, `INFO` without it.
 pub fn start(read: impl Fn(&str) -> Option<String>) {
+    start_without(read, None);
+}
+
+/// As [`start`], without the lines of one target.
+pub fn start_without(read: impl Fn(&str) -> Option<String>, silent: Option<&'static str>) {
     let level = read("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level_of(&level));
     let log = Log {
         level: level.unwrap_or(LevelFilter::INFO),
+        silent,
     };
     // It fails only where somebody else logs already.
     let _ = tracing::subscriber::set_global_default(log);
@@ -147,6 +153,7 @@ fn level_of(level: &str) -> Option<LevelFilter> {
 
 struct Log {
     level: LevelFilter,
+    silent: Option<&'static str>,
 }
 
 impl Subscriber for Log {
@@ -159,7 +166,7 @@ impl Subscriber for Log {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.level
+        metadata.is_event() && *metadata.level() <= self.level && self.silent != Some(metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
