@@ -25,7 +25,8 @@ impl Config {
         let need = |name: &str| value(name).ok_or_else(|| format!("{name} is not set"));
         let secret_key = farebox_stripe::SecretKey::new(need("STRIPE_SECRET_KEY")?)
             .map_err(|e| format!("STRIPE_SECRET_KEY is of no use: {e}"))?;
-        let mut stripe = farebox_stripe::Config::new(secret_key);
+        // After an outage every customer's report is due at once.
+        let mut stripe = farebox_stripe::Config::new(secret_key).paced();
         if let Some(url) = value("STRIPE_BASE_URL") {
             stripe.base_url = url;
         }

@@ -14,6 +14,7 @@ use stripe_client_core::{CustomizedStripeRequest, RequestBuilder, StripeClient, 
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Accepted, Answer, Headers, is_busy};
+use crate::pace::Pace;
 use crate::transport::{Body, Pool, Transport, Unreachable};
 use crate::{Config, Error};
 
@@ -35,6 +36,7 @@ struct Inner {
     base_url: String,
     authorization: HeaderValue,
     version: HeaderValue,
+    pace: Option<Pace>,
     config: Config,
 }
 
@@ -72,6 +74,7 @@ impl Client {
                 base_url,
                 authorization,
                 version,
+                pace: config.calls_per_second.map(Pace::new),
                 config,
             }),
         })
@@ -131,6 +134,9 @@ impl Client {
 
     /// One call: send it, and read its answer before the deadline.
     async fn call(&self, request: RequestBuilder, extras: Extras<'_>) -> Result<Answer, Error> {
+        if let Some(pace) = &self.inner.pace {
+            pace.wait().await;
+        }
         let deadline = Instant::now() + extras.timeout.unwrap_or(self.inner.config.call_timeout);
         let request = self.request(request, &extras)?;
         let response = match timeout_at(deadline, self.inner.transport.send(request)).await {

@@ -1,6 +1,7 @@
 //! Where Stripe is, who we are to it, and how long we wait.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::Error;
@@ -77,7 +78,15 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// The largest answer that is read; 8 MiB by default. A page of 100 invoices stays well below it.
     pub answer_bytes_max: usize,
+    /// How many calls may begin in a second; by default as many as are asked for.
+    pub calls_per_second: Option<NonZeroU32>,
 }
+
+/// Four fifths of what Stripe lets an account do in a second, 100 calls live and 25 in a sandbox
+/// (<https://docs.stripe.com/rate-limits>): the rest is for whoever else uses the account. Meter events have a larger limit of
+/// their own when live, of which we don't need more.
+const CALLS_PER_SECOND_LIVE: NonZeroU32 = NonZeroU32::new(80).unwrap();
+const CALLS_PER_SECOND_SANDBOX: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 impl Config {
     /// The defaults, against Stripe itself.
@@ -91,6 +100,21 @@ impl Config {
             idle_connections_max: 4,
             idle_timeout: Duration::from_secs(30),
             answer_bytes_max: 8 * 1024 * 1024,
+            calls_per_second: None,
+        }
+    }
+
+    /// For who has thousands of calls to make: no more in a second than Stripe allows the account.
+    #[must_use]
+    pub fn paced(self) -> Self {
+        let most = if self.secret_key.is_live() {
+            CALLS_PER_SECOND_LIVE
+        } else {
+            CALLS_PER_SECOND_SANDBOX
+        };
+        Self {
+            calls_per_second: Some(most),
+            ..self
         }
     }
 }

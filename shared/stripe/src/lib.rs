@@ -12,6 +12,7 @@ mod events;
 mod invoice;
 mod list;
 mod meter;
+mod pace;
 mod price;
 mod reference;
 mod subscription;
