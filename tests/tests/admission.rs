@@ -1,5 +1,7 @@
 //! Who gets in, over the real wire to the embedded DynamoDB.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use farebox_aws::control::NewKey;
 use farebox_billing::{Offer, When};
 use farebox_core::{
@@ -8,6 +10,7 @@ use farebox_core::{
     time::Timestamp,
 };
 use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, writes};
+use serde_json::json;
 
 const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
 const BLOCKED: &str = "tiers: {t: {price: 0, included_calls: 70/month, rate_limit: unlimited, endpoints: [/v1/*]}}";
@@ -124,6 +127,28 @@ async fn malformed_keys_cost_no_table_call_and_are_unauthorized() {
         );
     }
     assert_eq!(table_calls(&system), 1, "an unknown key is looked up once");
+}
+
+#[tokio::test]
+async fn an_http_api_is_told_no_where_a_rest_api_is_failed() {
+    let system = system(LIMITED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    let ask = async |key: &str| {
+        let event = json!({
+            "version": "2.0", "type": "REQUEST", "rawPath": "/v1/x", "headers": { "x-api-key": key },
+            "routeArn": "arn:aws:execute-api:us-east-1:000000000000:api/$default/GET/v1/x",
+            "requestContext": { "http": { "method": "GET", "path": "/v1/x" }, "stage": "$default" },
+        });
+        let answer = authorizer.handle(&event, system.clock().now()).await;
+        json!(answer.expect("an HTTP API answers a failure with 500"))
+    };
+    assert_eq!(ask(&sold.key).await["isAuthorized"], true);
+    let unknown = ApiKey::new("fb", Mode::Live, [7; 32]).expect("a good brand");
+    for key in ["", "nonsense", unknown.reveal()] {
+        assert_eq!(ask(key).await, json!({ "isAuthorized": false, "context": {} }), "{key:?}");
+    }
+    assert_eq!(authorizer.metrics().unauthorized.load(Relaxed), 3);
 }
 
 #[tokio::test]

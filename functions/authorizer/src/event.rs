@@ -161,6 +161,16 @@ impl Event<'_> {
         }
     }
 
+    /// What an HTTP API is told of a key that opens nothing. It has no 401 for us: it answers this with 403, and the failure that
+    /// makes a REST API answer 401 with 500.
+    pub(crate) fn refusal(&self) -> Option<Response> {
+        let is_simple = self.request()?.format == Format::Simple;
+        is_simple.then(|| Response::Simple {
+            is_authorized: false,
+            context: Context::new(),
+        })
+    }
+
     /// The API key as the caller sent it.
     #[must_use]
     pub fn key(&self) -> Option<&str> {

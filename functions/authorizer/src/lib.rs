@@ -69,8 +69,8 @@ pub struct Authorizer {
     last_call: AtomicU64,
 }
 
-/// The key is missing, malformed, unknown, revoked or expired. API Gateway answers 401 if, and only if, the function fails
-/// with exactly this message.
+/// The key is missing, malformed, unknown, revoked or expired. A REST API answers 401 if, and only if, the function fails with
+/// exactly this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unauthorized;
 
@@ -119,21 +119,24 @@ impl Authorizer {
     /// Answers an authorizer event.
     ///
     /// # Errors
-    /// [`Unauthorized`], which API Gateway turns into its 401.
+    /// [`Unauthorized`], which a REST API turns into its 401.
     pub async fn handle<'de, D>(&self, event: D, now: Timestamp) -> Result<Response, Unauthorized>
     where
         D: Deserializer<'de, Error = serde_json::Error>,
     {
-        let answer = match Event::deserialize(event) {
-            Ok(event) => self.answer(&event, now).await,
+        match Event::deserialize(event) {
+            Ok(event) => {
+                let answer = self.answer(&event, now).await;
+                self.metrics.decided(answer.as_ref().ok());
+                answer.or_else(|unauthorized| event.refusal().ok_or(unauthorized))
+            }
             Err(error) => {
                 // serde's text may quote what it found, and what it found may be a key.
                 tracing::warn!(kind = ?error.classify(), "not an authorizer event");
+                self.metrics.decided(None);
                 Err(Unauthorized)
             }
-        };
-        self.metrics.decided(answer.as_ref().ok());
-        answer
+        }
     }
 
     async fn answer(&self, event: &Event<'_>, now: Timestamp) -> Result<Response, Unauthorized> {
