@@ -146,7 +146,11 @@ async fn an_http_api_is_told_no_where_a_rest_api_is_failed() {
     assert_eq!(ask(&sold.key).await["isAuthorized"], true);
     let unknown = ApiKey::new("fb", Mode::Live, [7; 32]).expect("a good brand");
     for key in ["", "nonsense", unknown.reveal()] {
-        assert_eq!(ask(key).await, json!({ "isAuthorized": false, "context": {} }), "{key:?}");
+        assert_eq!(
+            ask(key).await,
+            json!({ "isAuthorized": false, "context": {} }),
+            "{key:?}"
+        );
     }
     assert_eq!(authorizer.metrics().unauthorized.load(Relaxed), 3);
 }
