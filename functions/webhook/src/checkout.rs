@@ -89,7 +89,7 @@ impl Webhook {
             };
             match &seen.stripe_customer {
                 Some(same) if same == in_stripe => return Ok(id),
-                Some(_) => return self.conflict(session, &id, in_stripe, subscription).await,
+                Some(_) => return self.conflict(&id, in_stripe, subscription).await,
                 None => {
                     let mut changed = seen.clone();
                     changed.stripe_customer = Some(in_stripe.to_owned());
@@ -105,14 +105,13 @@ impl Webhook {
                 }
             }
         }
-        Err(farebox_aws::Error::Contended(format!("the customer of {}", session.id)).into())
+        Err(farebox_aws::Error::Contended(format!("the customer of session …{}", ending(&session.id))).into())
     }
 
     /// The session names a customer whom another customer of Stripe's pays for. Whoever paid now gets what they paid for, under
     /// a name of their own.
     async fn conflict(
         &self,
-        session: &CheckoutSession,
         named: &CustomerId,
         in_stripe: &str,
         subscription: &Subscription,
@@ -121,9 +120,17 @@ impl Webhook {
             "{in_stripe} subscribed by Checkout in the name of {named}, who is another customer in Stripe. They became the \
              customer {in_stripe}; refund them or merge the two by hand."
         );
-        let details = [("session", session.id.clone()), ("customer", named.to_string())];
-        self.tell_operator("checkout_conflict", format!("checkout-{}", session.id), text, &details)
-            .await?;
+        let details = [
+            ("subscription", subscription.id.clone()),
+            ("customer", named.to_string()),
+        ];
+        self.tell_operator(
+            "checkout_conflict",
+            format!("checkout-{}", subscription.id),
+            text,
+            &details,
+        )
+        .await?;
         let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
         match self.deps.books.accounts.customer(&id).await? {
             Some(_) => Ok(id),
@@ -189,5 +196,23 @@ async fn add(books: &Books, id: CustomerId, in_stripe: &str, subscription: &Subs
             Some(known) => Ok(known),
             None => Err(error.into()),
         },
+    }
+}
+
+/// What is logged of a session's id: whoever has the whole of it is shown the key.
+pub(crate) fn ending(session: &str) -> &str {
+    let shown = session.len().saturating_sub(6).max(session.len() / 2);
+    session.get(shown..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ending;
+
+    #[test]
+    fn of_a_session_little_is_logged() {
+        assert_eq!(ending("cs_test_a1B2c3D4e5F6g7H8"), "F6g7H8");
+        assert_eq!(ending("cs_1"), "_1");
+        assert_eq!(ending(""), "");
     }
 }

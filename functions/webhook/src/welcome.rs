@@ -9,7 +9,7 @@ use farebox_billing::Error;
 use crate::{
     Webhook,
     answer::{Refusal, json as json_page, page, refuse},
-    checkout::Admitted,
+    checkout::{Admitted, ending},
 };
 
 /// A key is shown this long after it was made. The mark that it was shown is kept longer.
@@ -39,7 +39,7 @@ impl Webhook {
 
     async fn show(&self, session: &str) -> Result<Admitted, Refusal> {
         let failed = |error: Error| {
-            tracing::error!(session, %error, "the first key can't be shown");
+            tracing::error!(session_ends = ending(session), %error, "the first key can't be shown");
             Refusal::NotNow
         };
         let accounts = &self.deps.books.accounts;
