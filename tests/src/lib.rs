@@ -1,9 +1,13 @@
 //! What the scenarios share: a running system, a customer on given tiers, and calls as a gateway makes them.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use farebox_authorizer::Authorizer;
 use farebox_core::{
+    account::Customer,
     admission::quota_attribute,
     tiers::{DEFAULT_METER, Overrides},
     time::Timestamp,
@@ -133,4 +137,57 @@ pub async fn units(system: &System, sold: &Sold) -> (u64, u64, u64) {
         .event_summary(&meter.id, customer, period.start as i64, end as i64)
         .await;
     (counted(system, sold).await, ledger, in_stripe.expect("stripe answers"))
+}
+
+/// Every item of a table as it lies there, sorted.
+///
+/// # Panics
+/// If the table can't be read.
+pub async fn items(system: &System, table: &str) -> Vec<String> {
+    let scan = system.services.clients.dynamodb.scan().table_name(table);
+    let items = scan
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await;
+    let items = items.expect("the table is readable").into_iter();
+    let mut items: Vec<String> = items
+        .map(|item| format!("{:?}", item.into_iter().collect::<BTreeMap<_, _>>()))
+        .collect();
+    items.sort_unstable();
+    items
+}
+
+/// Whatever the tables, the outbox and Stripe hold in which a customer is named. Where two of these are equal, nothing of the
+/// customer changed.
+///
+/// # Panics
+/// If a table can't be read.
+pub async fn held(system: &System, customer: &Customer) -> Vec<String> {
+    let tables = system.tables();
+    let mut all = Vec::new();
+    for table in [&tables.accounts, &tables.counters, &tables.ledger] {
+        all.extend(items(system, table).await);
+    }
+    all.extend(
+        system
+            .services
+            .outbox
+            .entries()
+            .iter()
+            .map(|entry| format!("{entry:?}")),
+    );
+    let in_stripe = system.services.stand_in.snapshot();
+    for kind in ["customers", "subscriptions", "invoices"] {
+        let entries = in_stripe[kind].as_array().cloned().unwrap_or_default();
+        all.extend(entries.iter().map(Value::to_string));
+    }
+    let names = [
+        Some(customer.id.as_str()),
+        customer.stripe_customer.as_deref(),
+        customer.stripe_subscription.as_deref(),
+    ];
+    all.retain(|text| names.into_iter().flatten().any(|name| text.contains(name)));
+    all
 }

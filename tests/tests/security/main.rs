@@ -1,0 +1,6 @@
+//! What strangers, callers and other customers can't do, over the real wire.
+
+mod exhaustion;
+mod front;
+mod isolation;
+mod planted;
