@@ -311,7 +311,7 @@ test('one meter event at a time for a customer', async () => {
     );
   await control('fault', 'delay=/v1/billing/meter_events');
   const slow = event('slow');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await new Promise((resolve) => setTimeout(resolve, 300));
   await refused(event('meanwhile'), { statusCode: 429, code: 'lock_timeout' });
   assert.equal((await slow).identifier, 'slow');
   assert.equal((await event('meanwhile')).identifier, 'meanwhile');
@@ -331,11 +331,12 @@ test('an idempotency key is for one request', async () => {
   const conflict = { type: 'StripeIdempotencyError', statusCode: 400 };
   await refused(stripe.customers.create({ name: 'Eve' }, key), conflict);
   await refused(stripe.products.create({ name: 'Ada' }, key), conflict);
-  await control('fault', 'conflict=/v1/customers');
-  await refused(stripe.customers.create({ name: 'Ada' }, { ...once, idempotencyKey: 'flying' }), {
-    statusCode: 409,
-    code: 'idempotency_key_in_use',
-  });
+  await control('fault', 'delay=/v1/customers');
+  const flying = { ...once, idempotencyKey: 'flying' };
+  const slow = stripe.customers.create({ name: 'Ada' }, flying);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await refused(stripe.customers.create({ name: 'Ada' }, flying), { statusCode: 409, code: 'idempotency_key_in_use' });
+  assert.equal((await slow).name, 'Ada');
 });
 
 test('a meter event of nobody is reported afterwards', async () => {

@@ -2,10 +2,11 @@
 //!
 //! `cargo run -p farebox-stripe-standin --example serve -- [port] [journal]`
 //!
-//! It prints both addresses, a line each. On the second, `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves the
-//! clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals, `POST /_standin/fault` with
-//! `<kind>=<path>` lets a fault befall the next POST to a path, and `POST /_standin/finalization_failure` makes the next finalization of
-//! an invoice fail. The kinds are `drop`, after the request was done; `rate_limit`; `conflict`; and `delay`, by half a second. The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
+//! It prints both addresses, a line each. On the second, `POST /_standin/clock` with `at=<unix seconds>` or `by=<seconds>` moves
+//! the clock and settles, `GET /_standin/clock` reads it, `GET /_standin/snapshot` shows the totals,
+//! `POST /_standin/finalization_failure` makes the next finalization of an invoice fail, and `POST /_standin/fault` with
+//! `<kind>=<path>` lets a fault befall the next POST to a path: `drop` (after it was done), `rate_limit`, or `delay` (by two
+//! seconds). The clock begins at 2027-01-31T10:17:23Z. Port 0 chooses free ports.
 
 use std::{
     error::Error,
@@ -72,8 +73,7 @@ fn controls_router(standin: &StandIn, clock: &Arc<AtomicI64>) -> Router {
         let kind = match kind {
             "drop" => FaultKind::DropAfterCommit,
             "rate_limit" => FaultKind::RateLimited429,
-            "conflict" => FaultKind::Conflict409,
-            "delay" => FaultKind::Delay(500),
+            "delay" => FaultKind::Delay(2_000),
             _ => return StatusCode::BAD_REQUEST,
         };
         misbehaving.misbehave(Fault {
