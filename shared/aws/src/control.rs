@@ -18,6 +18,9 @@ use crate::{
     ledger::LedgerTable,
 };
 
+/// How often a change is tried again because somebody else changed the customer meanwhile.
+const TRIES_MAX: u32 = 8;
+
 /// The control plane's hands on the tables.
 #[derive(Clone, Debug)]
 pub struct Control {
@@ -179,7 +182,7 @@ impl Control {
         now: Timestamp,
         change: impl Fn(&mut Customer) -> Result<(), Error>,
     ) -> Result<Customer, Error> {
-        for _ in 0..8 {
+        for _ in 0..TRIES_MAX {
             let no_such = || Error::Refused(format!("there is no customer {id}"));
             let seen = self.accounts.customer(id).await?.ok_or_else(no_such)?;
             let mut changed = seen.clone();
@@ -259,9 +262,10 @@ impl Control {
     async fn bump(&self, customer: &Customer, shards: u32) -> Result<(), Error> {
         for shard in 0..shards {
             let key = counters::key(&customer.id, shard);
-            // An item that is missing stays missing: admission answers "unavailable" until the operator restores it.
+            // An item that is missing stays missing: admission answers "unavailable" until the operator restores it. One that
+            // is shut for its restore may open with the epoch of before: it has not been told.
             if let Updated::Refused(Some(item)) = self.counters.write(&key, counter::bump(customer.auth_epoch)).await?
-                && item.auth_epoch < customer.auth_epoch
+                && (item.auth_epoch < customer.auth_epoch || item.auth_epoch == counter::SHUT)
             {
                 return Err(Error::Contended(format!("counter {key}")));
             }
@@ -349,30 +353,24 @@ impl Control {
         Ok(key)
     }
 
-    /// Brings a counter item that came back from a backup into service: folds what it had counted into the ledger rows of
-    /// its old generation, then gives it a new one. Until that is done the item must not serve.
+    /// Gives a counter item another generation: one that came back from a backup, before it serves, or one that serves.
+    ///
+    /// The item is shut first, so that what the old generation counted is final; that is folded into the ledger, and then the
+    /// item serves again. In between it admits nobody.
     ///
     /// # Errors
-    /// [`Error`]; repeating is safe.
+    /// [`Error`]. Repeat it: an item that is shut stays so until that is done.
     pub async fn restore_counter(&self, id: &CustomerId, shard: u32, now: Timestamp) -> Result<Generation, Error> {
         let no_such = || Error::Refused(format!("there is no counter item {shard} of customer {id}"));
         let key = counters::key(id, shard);
+        let contended = || Error::Contended(format!("counter {key}"));
         let item = self.counters.read(&key).await?.ok_or_else(no_such)?;
-        // The slot is taken from the record before it is used, so that no two generations ever share one.
-        let customer = self
-            .change(id, now, |customer| {
-                customer.next_slot += 1;
-                Ok(())
-            })
-            .await?;
-        let item = self
-            .counters
-            .read(&key)
-            .await?
-            .filter(|now| now.generation == item.generation)
-            .ok_or_else(no_such)?;
-        let old = Generation::try_from(item.generation.clone()).map_err(|e| Error::Refused(e.to_string()))?;
-        for (name, &units) in &item.units {
+        let old = Generation::try_from(item.generation).map_err(|e| Error::Refused(e.to_string()))?;
+        let Updated::Applied(shut) = self.counters.write(&key, counter::shut(&old)).await? else {
+            return Err(contended());
+        };
+        let (customer, slot) = self.take_slot(id).await?;
+        for (name, &units) in &shut.units {
             let Some((bucket, meter)) = farebox_core::admission::parse_bucket_attribute(name) else {
                 continue;
             };
@@ -387,15 +385,28 @@ impl Control {
                 .write(&row, ledger::fold(&row, customer.cycle.bucket_at(bucket).end, units))
                 .await?;
         }
-        let generation = Generation::new(self.accounts.random().bytes()?, customer.next_slot - 1);
+        let generation = Generation::new(self.accounts.random().bytes()?, slot);
         let sealed = customer.cycle.bucket_before(now.s()).start;
-        match self
-            .counters
-            .write(&key, counter::restore(&item, &generation, sealed, customer.auth_epoch))
-            .await?
-        {
+        let restore = counter::restore(&shut, &generation, sealed, customer.auth_epoch);
+        match self.counters.write(&key, restore).await? {
             Updated::Applied(_) => Ok(generation),
-            Updated::Refused(_) => Err(Error::Contended(format!("counter {key}"))),
+            Updated::Refused(_) => Err(contended()),
         }
+    }
+
+    /// Takes a slot from the record before it is used, so that no two generations ever share one. Nothing that decides a request
+    /// changes, so no counter item has to be told.
+    async fn take_slot(&self, id: &CustomerId) -> Result<(Customer, u32), Error> {
+        for _ in 0..TRIES_MAX {
+            let no_such = || Error::Refused(format!("there is no customer {id}"));
+            let seen = self.accounts.customer(id).await?.ok_or_else(no_such)?;
+            let mut taken = seen.clone();
+            taken.next_slot += 1;
+            taken.auth_epoch += 1;
+            if self.accounts.put_customer(&taken, Some(seen.auth_epoch), None).await? == Stored::Done {
+                return Ok((taken, seen.next_slot));
+            }
+        }
+        Err(Error::Contended(format!("customer {id}")))
     }
 }

@@ -34,6 +34,8 @@ use crate::{Books, Error, concurrent};
 const ROWS_MAX: usize = 1_000;
 /// Customers and meters worked on at a time.
 const GROUPS_MAX: usize = 8;
+/// Steps that a run does with a row: three lead from open to finished, the others are for beginning anew.
+const STEPS_MAX: u32 = 8;
 
 /// What a tick did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -221,7 +223,7 @@ impl Run {
         }
     }
 
-    /// Brings a row as far as it gets. Each step leads to a later state, so this ends. `seen` is the state that was last read.
+    /// Brings a row as far as it gets. `seen` is the state that was last read.
     async fn advance(&self, key: &RowKey, seen: &mut Option<RowState>, report: &mut TickReport) -> Result<(), Error> {
         let mut row = self.books.ledger.read(key).await?;
         // The index may lag: the row itself says when it is due.
@@ -229,7 +231,9 @@ impl Run {
             let is_early = row.key.bucket < self.early_until && row.state != RowState::Sending;
             is_early || row.due <= self.books.now().s()
         };
-        while let Some(current) = row.filter(is_due) {
+        // Each step leads to a later state, unless others change what it rests on again and again: then the next tick goes on.
+        for _ in 0..STEPS_MAX {
+            let Some(current) = row.filter(is_due) else { break };
             *seen = Some(current.state);
             row = match current.state {
                 RowState::Open => self.freeze(&current, report).await?,
@@ -241,12 +245,18 @@ impl Run {
         Ok(())
     }
 
-    /// open → sealed, or reported if there is nothing to report.
+    /// open → sealed, or reported if there is nothing to report. If somebody moved the row on meanwhile, or what it was worked
+    /// out from, the row says so when it is looked at again.
     async fn freeze(&self, row: &Row, report: &mut TickReport) -> Result<Option<Row>, Error> {
         let key = &row.key;
-        let Some(units) = self.seal(row).await? else {
+        let item = self.seal(row).await?;
+        let answer = counter::sealed_units(item.as_ref(), &key.generation, key.bucket, &key.meter);
+        let Some(units) = ledger::all_units(answer, row.units) else {
             return Ok(None);
         };
+        if matches!(answer, SealAnswer::Final(counted) if counted < units) {
+            tracing::warn!(row = %key, units, "the counter has less than a message said: restore it if it came back from a backup");
+        }
         if units > UNITS_MAX {
             return Err(Error::Row {
                 row: key.to_string(),
@@ -271,8 +281,8 @@ impl Run {
         };
         let balance = self.books.ledger.balance(&key.customer, &key.meter).await?;
         let credit = balance.take(units);
-        let write = if credit == units {
-            ledger::close(units, credit, "all of it was given", now)
+        let (write, count) = if credit == units {
+            (ledger::close(units, credit, "all of it was given", now), &mut report.closed)
         } else {
             let frozen = Report {
                 value: units - credit,
@@ -284,53 +294,54 @@ impl Run {
             // The row's own slot may be newer than the customer's record.
             let slots = customer.next_slot.max(key.generation.slot().saturating_add(1));
             let is_own = have_minutes_of_their_own(row.bucket(), slots);
-            ledger::with_own_minute(ledger::freeze(&frozen, units, credit, now), is_own)
+            let write = ledger::freeze(&frozen, units, credit, now);
+            (ledger::with_own_minute(write, is_own), &mut report.sealed)
         };
-        if credit == 0 {
-            return self.apply(key, write, &mut report.sealed).await;
+        let row = if credit == 0 {
+            self.apply(key, write, count).await?
+        } else {
+            if self.books.ledger.write_and_take(key, write, balance, credit).await? {
+                *count += 1;
+            }
+            self.books.ledger.read(key).await?
+        };
+        if let Some(item) = item.filter(|item| item.generation == key.generation.as_str()) {
+            self.make_room(key, &item).await?;
         }
-        // If somebody else froze the row or took of the balance meanwhile, the row says so when it is read again.
-        if self.books.ledger.write_and_take(key, write, balance, credit).await? {
-            report.sealed += 1;
-        }
-        Ok(self.books.ledger.read(key).await?)
+        Ok(row)
     }
 
-    /// Seals the row's bucket and returns all its units; `None` if somebody else has moved the row on, or it can't be sealed
-    /// yet.
-    async fn seal(&self, row: &Row) -> Result<Option<u64>, Error> {
+    /// Seals the row's bucket. The counter item after it, or as it is if it was refused.
+    async fn seal(&self, row: &Row) -> Result<Option<Counters>, Error> {
         let RowKey {
             customer,
             shard,
             generation,
-            meter,
             bucket,
+            ..
         } = &row.key;
-        let write = counter::seal(generation, *bucket);
-        let item = match self
-            .books
-            .counters
-            .write(&counters::key(customer, *shard), write)
-            .await?
-        {
+        let (item, write) = (counters::key(customer, *shard), counter::seal(generation, *bucket));
+        Ok(match self.books.counters.write(&item, write).await? {
             Updated::Applied(item) => Some(item),
             Updated::Refused(item) => item,
-        };
-        match counter::sealed_units(item.as_ref(), generation, *bucket, meter) {
-            SealAnswer::Final(units) => {
-                if units < row.units {
-                    tracing::warn!(row = %row.key, folded = row.units, units, "the counter has less than a message said");
-                }
-                Ok(Some(units))
+        })
+    }
+
+    /// Prunes old buckets of frozen rows, up to that of this one, before Stripe has them, where too many wait in the item.
+    async fn make_room(&self, key: &RowKey, item: &Counters) -> Result<(), Error> {
+        let crowded_out = counter::crowded_out(item).into_iter();
+        for (bucket, meter) in crowded_out.take_while(|(bucket, _)| *bucket <= key.bucket) {
+            let old = RowKey {
+                meter: meter.to_owned(),
+                bucket,
+                ..key.clone()
+            };
+            let row = self.books.ledger.read(&old).await?;
+            if row.is_some_and(|row| row.state != RowState::Open) {
+                self.prune(&old).await?;
             }
-            // Read again: a restore folds what the old generation had before it takes a new one, and that may have been
-            // after the first reading.
-            SealAnswer::GenerationGone => {
-                let row = self.books.ledger.read(&row.key).await?;
-                Ok(row.filter(|row| row.state == RowState::Open).map(|row| row.units))
-            }
-            SealAnswer::NotSealed => Ok(None),
         }
+        Ok(())
     }
 
     /// sealed or sending → reported, waiting or parked.
@@ -492,15 +503,9 @@ impl Run {
 
     /// reported: prunes the counter; then nothing is left to do.
     async fn finish(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
-        let prune = counter::prune(&key.generation, key.bucket, &key.meter);
-        let pruned = self
-            .books
-            .counters
-            .write(&counters::key(&key.customer, key.shard), prune)
-            .await?;
         // Another generation has no such bucket. The same one unsealed came back from a backup: the operator gives it a
         // generation of its own before it serves.
-        if matches!(pruned, Updated::Refused(Some(item)) if item.generation == key.generation.as_str()) {
+        if matches!(self.prune(key).await?, Updated::Refused(Some(item)) if item.generation == key.generation.as_str()) {
             return Err(Error::Row {
                 row: key.to_string(),
                 problem: "reported, but its bucket is not sealed",
@@ -510,14 +515,20 @@ impl Run {
         Ok(())
     }
 
-    /// Writes and counts a transition. `None` if it was refused: somebody else has moved the row on.
+    async fn prune(&self, key: &RowKey) -> Result<Updated, Error> {
+        let prune = counter::prune(&key.generation, key.bucket, &key.meter);
+        let item = counters::key(&key.customer, key.shard);
+        Ok(self.books.counters.write(&item, prune).await?)
+    }
+
+    /// Writes and counts a transition. The row after it, or as it is if it was refused: somebody else has changed it.
     async fn apply(&self, key: &RowKey, write: Expression, count: &mut u64) -> Result<Option<Row>, Error> {
         match self.books.ledger.write(key, write).await? {
             RowWrite::Applied(row) => {
                 *count += 1;
                 Ok(Some(row))
             }
-            RowWrite::Refused(_) => Ok(None),
+            RowWrite::Refused(row) => Ok(row),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    counter::SealAnswer,
     expression::{Expression, Value},
     id::{CustomerId, Generation},
     message::UsageMessage,
@@ -342,14 +343,27 @@ pub fn fold(key: &RowKey, bucket_end: u64, units: u64) -> Expression {
     .value(":work", key.work())
 }
 
+/// All the units of a row, to be frozen: what the answer to a seal says, or what messages said if that is more, because they
+/// spoke of a counter item that was lost since. `None` if the bucket is not sealed.
+///
+/// What is folded meanwhile is not lost: [`freeze`] and [`close`] refuse a row that says more than they do.
+#[must_use]
+pub fn all_units(answer: SealAnswer, folded: u64) -> Option<u64> {
+    match answer {
+        SealAnswer::Final(units) => Some(units.max(folded)),
+        SealAnswer::GenerationGone => Some(folded),
+        SealAnswer::NotSealed => None,
+    }
+}
+
 /// Writes down what the report will say: open → sealed. `units` are all that were counted, the report's value is what is left
-/// of them after `credit`.
+/// of them after `credit`. Refused where a message has brought more meanwhile: then it is to be worked out again.
 #[must_use]
 pub fn freeze(report: &Report, units: u64, credit: u64, now: Timestamp) -> Expression {
     Expression::new(
         "SET #state = :sealed, units = :units, credit = :credit, #value = :value, stripe_customer = :customer, event_name = :event, \
          #timestamp = :timestamp, #identifier = :identifier, #due = :now",
-        "#state = :open",
+        "#state = :open AND units <= :units",
     )
     .name("#state", "state")
     .name("#value", "value")
@@ -396,12 +410,12 @@ pub fn put_off(seen: Option<RowState>, due: u64) -> Expression {
     }
 }
 
-/// Closes a row that has nothing to report, be it that all of its units were given: open → reported.
+/// Closes a row that has nothing to report, be it that all of its units were given: open → reported. Refused as [`freeze`] is.
 #[must_use]
 pub fn close(units: u64, credit: u64, why: &str, now: Timestamp) -> Expression {
     Expression::new(
         "SET #state = :reported, units = :units, credit = :credit, outcome = :why, #due = :now",
-        "#state = :open",
+        "#state = :open AND units <= :units",
     )
     .name("#state", "state")
     .name("#due", "due")

@@ -2,10 +2,10 @@
 
 use crate::{
     case::{Case, HOUR},
-    rules::{CounterWrite, Judged, RowWrite, Rules, Sealed, Step},
+    rules::{CounterWrite, Judged, RowWrite, Rules, Step},
     variant::Variant,
     world::{
-        Admission, Bad, Call, Counted, Event, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState, Sec,
+        Admission, Bad, Call, Counted, Event, Found, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState, Sec,
         Stripe, Verdict, Why, Worker, World,
     },
 };
@@ -105,8 +105,17 @@ pub enum Action {
     Lose(u8),
     /// A counter item comes back from the backup.
     PutBack(u8),
-    /// The operator gives it a new generation: it serves.
+    /// The operator shuts a counter item: one that came back, or one that serves.
+    Shut(u8),
+    /// Its buckets are in the ledger, and it gets a new generation: it serves.
     Restore(u8),
+    /// A frozen row's bucket is pruned before it is reported: too many wait in the item.
+    MakeRoom {
+        /// The row's life.
+        life: u8,
+        /// The row's bucket.
+        bucket: u32,
+    },
     /// The ledger is backed up.
     SaveLedger,
     /// The ledger is set back to its backup.
@@ -134,6 +143,7 @@ impl Machine {
         let place = |life| Place {
             item: Some(self.rules.created(life)),
             is_raw: false,
+            shut: None,
             next_life: life + 2,
             saved: None,
         };
@@ -154,6 +164,7 @@ impl Machine {
                 ledger_losses: case.ledger_losses,
                 moves: case.moves,
                 changes: case.changes,
+                renewals: case.renewals,
             },
             counted: Vec::new(),
             known: Vec::new(),
@@ -222,8 +233,10 @@ impl Machine {
             if item.epoch.is_some_and(|epoch| epoch < world.record.epoch) {
                 actions.push(Action::Bump(i));
             }
-            if place.is_raw && self.is_folded(world, item) {
-                actions.push(Action::Restore(i));
+            match &place.shut {
+                None if place.is_raw => actions.push(Action::Shut(i)),
+                Some(shut) if self.is_folded(world, shut) => actions.push(Action::Restore(i)),
+                _ => {}
             }
         }
         self.folds(world, actions);
@@ -323,7 +336,7 @@ impl Machine {
         }
     }
 
-    /// Whether the rows say all that an item from a backup has.
+    /// Whether the rows say all that an item has.
     fn is_folded(&self, world: &World, item: &Item) -> bool {
         item.units.iter().all(|&(bucket, units)| {
             let Some(life) = item.life else { return true };
@@ -429,12 +442,27 @@ impl Machine {
                 }
             }
         }
+        if case.makes_room {
+            for (key, row) in &world.ledger.rows {
+                let item = world.places[usize::from(key.life % 2)].item.as_ref();
+                let is_there = item.is_some_and(|item| item.life == Some(key.life) && item.units_of(key.bucket) > 0);
+                if is_there && (row.state != RowState::Open || self.is(Variant::RoomFromOpenRows)) {
+                    actions.push(Action::MakeRoom {
+                        life: key.life,
+                        bucket: key.bucket,
+                    });
+                }
+            }
+        }
         self.losses(world, actions);
     }
 
     fn losses(&self, world: &World, actions: &mut Vec<Action>) {
         let (case, left) = (&self.case, &world.left);
         for (i, place) in (0u8..).zip(&world.places) {
+            if left.renewals > 0 && place.item.is_some() && place.shut.is_none() && !place.is_raw {
+                actions.push(Action::Shut(i));
+            }
             match &place.item {
                 Some(item) if !place.is_raw && left.losses > 0 => {
                     if case.backup && place.saved.is_none() && !item.units.is_empty() {
@@ -513,15 +541,10 @@ impl Machine {
             } => {
                 let key = Key { life, bucket };
                 self.write_row(world, self.row_of(key), RowWrite::Fold { units, end });
-                let row = self.row_of(key);
-                let holds_units = |worker: &Worker| match worker {
-                    Worker::ReadRecord(key, _) | Worker::ReadBalance { key, .. } | Worker::Freeze { key, .. } => {
-                        *key == row
-                    }
-                    _ => false,
-                };
-                let is_too_late = !self.case.late_folds_count && world.workers.iter().any(holds_units);
-                if !is_too_late && world.row(row).is_some_and(|row| row.state == RowState::Open) {
+                if world
+                    .row(self.row_of(key))
+                    .is_some_and(|row| row.state == RowState::Open)
+                {
                     match world.known.binary_search_by_key(&key, |(known, _)| *known) {
                         Ok(place) => world.known[place].1 = world.known[place].1.max(units),
                         Err(place) => world.known.insert(place, (key, units)),
@@ -530,11 +553,14 @@ impl Machine {
             }
             Action::Pick { worker, life, bucket } => {
                 let key = Key { life, bucket };
-                world.workers[usize::from(worker)] = match world.row(key).map(|row| row.state) {
-                    Some(RowState::Open) => Worker::Seal(key),
-                    Some(RowState::Sealed | RowState::Sending) => Worker::Claim(key),
-                    Some(RowState::Reported) => Worker::Prune(key),
-                    Some(RowState::Parked) | None => Worker::Idle,
+                world.workers[usize::from(worker)] = match world.row(key) {
+                    None => Worker::Idle,
+                    Some(row) => match row.state {
+                        RowState::Open => Worker::Seal(key, row.units),
+                        RowState::Sealed | RowState::Sending => Worker::Claim(key),
+                        RowState::Reported => Worker::Prune(key),
+                        RowState::Parked => Worker::Idle,
+                    },
                 };
             }
             Action::Step(worker) => self.step(world, worker),
@@ -597,18 +623,40 @@ impl Machine {
                 place.item = place.saved.take();
                 place.is_raw = !self.is(Variant::NoGeneration);
             }
+            Action::Shut(place) => {
+                let place = &mut world.places[usize::from(place)];
+                let life = place.item.as_ref().and_then(|item| item.life).unwrap_or(0);
+                let after = self.rules.write_counter(place.item.as_ref(), CounterWrite::Shut(life));
+                if !place.is_raw {
+                    world.left.renewals -= 1;
+                }
+                if after.is_some() {
+                    place.item.clone_from(&after);
+                    place.shut = after;
+                    // The slot is taken before it is used.
+                    place.next_life += 2;
+                }
+            }
             Action::Restore(place) => {
                 let sealed = self.rules.bucket_before(world.record, now);
                 let place = &mut world.places[usize::from(place)];
+                let Some(shut) = place.shut.take() else { return };
                 let write = CounterWrite::Restore {
-                    life: place.next_life,
+                    shut,
+                    life: place.next_life - 2,
                     sealed,
                     epoch: world.record.epoch,
                 };
                 if let Some(after) = self.rules.write_counter(place.item.as_ref(), write) {
                     place.item = Some(after);
                     place.is_raw = false;
-                    place.next_life += 2;
+                }
+            }
+            Action::MakeRoom { life, bucket } => {
+                let place = &mut world.places[usize::from(life % 2)];
+                let write = CounterWrite::Prune(Key { life, bucket });
+                if let Some(after) = self.rules.write_counter(place.item.as_ref(), write) {
+                    place.item = Some(after);
                 }
             }
             Action::SaveLedger => world.saved_ledger = Some(Box::new(world.ledger.clone())),
@@ -701,15 +749,11 @@ impl Machine {
     fn step(&self, world: &mut World, who: u8) {
         let now = self.now(world);
         let next = match world.workers[usize::from(who)] {
-            Worker::Seal(key) => self.seal(world, key),
+            Worker::Seal(key, folded) => self.seal(world, key, folded),
             Worker::PruneEarly(key, units) => {
                 self.prune(world, key);
                 Worker::ReadRecord(key, units)
             }
-            Worker::ReadAgain(key) => match world.row(key) {
-                Some(row) if row.state == RowState::Open => Worker::ReadRecord(key, row.units),
-                _ => Worker::Idle,
-            },
             Worker::ReadRecord(key, 0) => {
                 let close = RowWrite::Close {
                     units: 0,
@@ -720,47 +764,21 @@ impl Machine {
                 Worker::Idle
             }
             Worker::ReadRecord(key, units) => {
-                let customer = world.record.stripe_customer;
-                let plan = self.rules.plan_at(world.record, key.bucket);
+                let found = Found {
+                    key,
+                    units,
+                    customer: world.record.stripe_customer,
+                    plan: self.rules.plan_at(world.record, key.bucket),
+                    slots: world.places.iter().map(|place| place.next_life - 1).max().unwrap_or(0),
+                };
                 match self.case.grants {
-                    [] => Worker::Freeze {
-                        key,
-                        units,
-                        customer,
-                        plan,
-                        granted: 0,
-                        taken: 0,
-                    },
-                    _ => Worker::ReadBalance {
-                        key,
-                        units,
-                        customer,
-                        plan,
-                    },
+                    [] => Worker::Freeze(found, 0, 0),
+                    _ => Worker::ReadBalance(found),
                 }
             }
-            Worker::ReadBalance {
-                key,
-                units,
-                customer,
-                plan,
-            } => Worker::Freeze {
-                key,
-                units,
-                customer,
-                plan,
-                granted: world.ledger.granted,
-                taken: world.ledger.taken,
-            },
-            Worker::Freeze {
-                key,
-                units,
-                customer,
-                plan,
-                granted,
-                taken,
-            } => {
-                self.freeze(world, key, units, (customer, plan), (granted, taken));
+            Worker::ReadBalance(found) => Worker::Freeze(found, world.ledger.granted, world.ledger.taken),
+            Worker::Freeze(found, granted, taken) => {
+                self.freeze(world, found, (granted, taken));
                 Worker::Idle
             }
             Worker::Claim(key) => self.claim(world, who, key),
@@ -790,35 +808,29 @@ impl Machine {
         world.workers[usize::from(who)] = next;
     }
 
-    fn seal(&self, world: &mut World, key: Key) -> Worker {
+    fn seal(&self, world: &mut World, key: Key, folded: u8) -> Worker {
         if self.is(Variant::ShardsSummed) {
-            return self.seal_all(world, key);
+            return self.seal_all(world, key, folded);
         }
-        let place = &mut world.places[usize::from(key.life % 2)];
-        if place.is_raw && !self.case.raw_is_seen {
-            return Worker::ReadAgain(key);
-        }
-        let item = &mut place.item;
+        let item = &mut world.places[usize::from(key.life % 2)].item;
         if self.is(Variant::NoSealBeforeReport) {
             return match item {
                 Some(item) if item.life == Some(key.life) => Worker::ReadRecord(key, item.units_of(key.bucket)),
-                _ => Worker::ReadAgain(key),
+                _ => Worker::ReadRecord(key, folded),
             };
         }
         if let Some(after) = self.rules.write_counter(item.as_ref(), CounterWrite::Seal(key)) {
             *item = Some(after);
         }
-        match self.rules.sealed_units(item.as_ref(), key) {
-            Sealed::Final(units) if self.is(Variant::PruneBeforeFreeze) => Worker::PruneEarly(key, units),
-            Sealed::Final(units) => Worker::ReadRecord(key, units),
-            Sealed::Gone => Worker::ReadAgain(key),
-            Sealed::Open => Worker::Idle,
+        match self.rules.all_units(item.as_ref(), key, folded) {
+            Some(units) if self.is(Variant::PruneBeforeFreeze) => Worker::PruneEarly(key, units),
+            Some(units) => Worker::ReadRecord(key, units),
+            None => Worker::Idle,
         }
     }
 
     /// The broken rule: all shards are sealed, and their sum is one row's.
-    fn seal_all(&self, world: &mut World, key: Key) -> Worker {
-        let folded = world.row(key).map_or(0, |row| row.units);
+    fn seal_all(&self, world: &mut World, key: Key, folded: u8) -> Worker {
         let (mut sum, mut is_any_gone) = (0, false);
         for place in &mut world.places {
             let Some(life) = place.item.as_ref().and_then(|item| item.life) else {
@@ -832,14 +844,13 @@ impl Machine {
             {
                 place.item = Some(after);
             }
-            if let Sealed::Final(units) = self.rules.sealed_units(place.item.as_ref(), of_shard) {
-                sum += units;
-            }
+            sum += self.rules.all_units(place.item.as_ref(), of_shard, 0).unwrap_or(0);
         }
         Worker::ReadRecord(key, if is_any_gone { folded.max(sum) } else { sum })
     }
 
-    fn freeze(&self, world: &mut World, key: Key, units: u8, whom: (u8, u8), seen: (u8, u8)) {
+    fn freeze(&self, world: &mut World, found: Found, seen: (u8, u8)) {
+        let Found { key, units, .. } = found;
         let now = self.now(world);
         let Some(row) = world.row(key) else { return };
         let credit = self.rules.credit(seen.0, seen.1, units);
@@ -848,14 +859,15 @@ impl Machine {
         } else {
             let report = Report {
                 value: units - credit,
-                customer: whom.0,
-                plan: whom.1,
+                customer: found.customer,
+                plan: found.plan,
                 at: self.rules.stamp(key, row.end),
             };
             RowWrite::Freeze {
                 units,
                 credit,
                 report,
+                is_own: self.rules.is_own_minute(key, row.end, found.slots.max(key.life + 1)),
                 now,
             }
         };
@@ -1015,9 +1027,6 @@ impl Machine {
         let places = world.places.iter_mut().enumerate();
         let is_of = |i: usize| self.is(Variant::ShardsSummed) || i == usize::from(key.life % 2);
         for (_, place) in places.filter(|(i, _)| is_of(*i)) {
-            if place.is_raw && !self.case.raw_is_seen {
-                continue;
-            }
             let life = match (self.is(Variant::ShardsSummed), &place.item) {
                 (true, Some(item)) => item.life.unwrap_or(key.life),
                 _ => key.life,
@@ -1036,6 +1045,7 @@ impl Machine {
 
     fn lose(&self, world: &mut World, which: usize) {
         world.left.losses -= 1;
+        world.places[which].shut = None;
         let Some(life) = world.places[which].item.take().and_then(|item| item.life) else {
             return;
         };
@@ -1066,6 +1076,10 @@ impl Machine {
             if row.state == RowState::Reported && !self.is_sum_right(world, *key, row) {
                 return Some(Bad::WrongSum);
             }
+        }
+        let is_of_nothing = |item: &Item| item.epoch.is_none();
+        if world.places.iter().flat_map(|place| &place.item).any(is_of_nothing) {
+            return Some(Bad::ItemOfNothing);
         }
         let credits: u8 = world.ledger.rows.iter().map(|(_, row)| row.credit).sum();
         let given = (0u8..)
@@ -1118,6 +1132,9 @@ impl Machine {
             && world.ledger.rows.iter().all(|(_, row)| is_row_settled(row))
             && world.places.iter().all(|place| {
                 let Some(item) = &place.item else { return true };
+                if place.shut.is_some() {
+                    return false;
+                }
                 let mut buckets = item.units.iter();
                 let is_current = item.epoch.is_none_or(|epoch| epoch >= world.record.epoch);
                 let has_row = |&(bucket, _): &(Sec, u8)| {
@@ -1147,7 +1164,7 @@ impl Machine {
                 let item = item.filter(|item| item.life == Some(*life));
                 item.is_some_and(|item| item.units_of(*bucket) == *units).then_some(4)
             }
-            Action::Restore(_) => Some(5),
+            Action::Shut(_) | Action::Restore(_) => Some(5),
             Action::Pick { life, bucket, .. } => {
                 let row = world.row(Key {
                     life: *life,

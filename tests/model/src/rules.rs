@@ -33,6 +33,9 @@ const STRIPE_CUSTOMERS: [&str; 2] = ["cus_0", "cus_1"];
 /// A month before the first hour's period edge, or in the middle of a period.
 const CALM_ANCHOR_S: u64 = ORIGIN_S - 16 * 86_400;
 
+/// The epoch of an item that is shut.
+const SHUT: u8 = u8::MAX;
+
 /// A write to a counter item.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CounterWrite {
@@ -40,7 +43,9 @@ pub(crate) enum CounterWrite {
     Bump(u8),
     Seal(Key),
     Prune(Key),
-    Restore { life: u8, sealed: Sec, epoch: u8 },
+    Shut(u8),
+    /// With what the write that shut it answered.
+    Restore { shut: Item, life: u8, sealed: Sec, epoch: u8 },
 }
 
 /// A write to a ledger row.
@@ -54,6 +59,7 @@ pub(crate) enum RowWrite {
         units: u8,
         credit: u8,
         report: Report,
+        is_own: bool,
         now: Sec,
     },
     Close {
@@ -80,14 +86,6 @@ pub(crate) enum RowWrite {
         since: Sec,
     },
     Finish,
-}
-
-/// What the seal's answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Sealed {
-    Final(u8),
-    Gone,
-    Open,
 }
 
 /// What [`ledger::next_step`] says.
@@ -124,7 +122,7 @@ struct Memory {
     judged: HashMap<(Record, Sec, Item), Judged>,
     steps: HashMap<(Key, Row, Sec), Step>,
     reports: HashMap<(Key, Sec), Sec>,
-    sealed: HashMap<(Option<Item>, Key), Sealed>,
+    sealed: HashMap<(Option<Item>, Key, u8), Option<u8>>,
 }
 
 impl Memory {
@@ -187,13 +185,13 @@ impl Rules {
             |memory| &mut memory.counters,
             (write, item.cloned()),
             |(write, item)| {
-                let expression = self.counter_expression(write, item.as_ref());
+                let expression = self.counter_expression(write);
                 table::run(&expression, &item_out(item.as_ref())).map(|after| item_in(&after))
             },
         )
     }
 
-    fn counter_expression(&self, write: &CounterWrite, item: Option<&Item>) -> Expression {
+    fn counter_expression(&self, write: &CounterWrite) -> Expression {
         match write {
             CounterWrite::Admit(record, bucket) => {
                 let demand = self.demand(*record, *bucket);
@@ -229,19 +227,37 @@ impl Rules {
                     false => write,
                 }
             }
-            CounterWrite::Restore { life, sealed, epoch } => {
-                let item = counters(item.expect("only an item is restored"));
-                let life = match (self.is(Variant::RestoreKeepsGeneration), &item) {
-                    (true, item) => Generation::try_from(item.generation.clone()).expect("it has one"),
-                    _ => generation(*life),
+            CounterWrite::Shut(life) => {
+                let write = counter::shut(&generation(*life));
+                match self.is(Variant::RestoreWithoutShutting) {
+                    true => Expression {
+                        update: "SET generation = :generation".to_owned(),
+                        ..write
+                    },
+                    false => write,
+                }
+            }
+            CounterWrite::Restore {
+                shut,
+                life,
+                sealed,
+                epoch,
+            } => {
+                let shut = counters(shut);
+                let life = match self.is(Variant::RestoreKeepsGeneration) {
+                    true => Generation::try_from(shut.generation.clone()).expect("it has one"),
+                    false => generation(*life),
                 };
-                let mut write = counter::restore(&item, &life, s(*sealed), u64::from(*epoch));
+                let mut write = counter::restore(&shut, &life, s(*sealed), u64::from(*epoch));
                 if self.is(Variant::RestoreKeepsBuckets)
                     && let Some(remove) = write.update.find(" REMOVE")
                 {
                     write.update.truncate(remove);
                 }
-                write
+                match self.is(Variant::RestoreWithoutShutting) {
+                    true => without(write, " AND auth_epoch = :shut"),
+                    false => write,
+                }
             }
         }
     }
@@ -276,10 +292,16 @@ impl Rules {
                 units,
                 credit,
                 report,
+                is_own,
                 now,
-            } => ledger::freeze(&report_out(key, report), u64::from(units), u64::from(credit), time(now)),
+            } => {
+                let report = report_out(key, report);
+                let write = ledger::freeze(&report, u64::from(units), u64::from(credit), time(now));
+                ledger::with_own_minute(self.forgetting_folds(write), is_own)
+            }
             RowWrite::Close { units, credit, now } => {
-                ledger::close(u64::from(units), u64::from(credit), "nothing to report", time(now))
+                let write = ledger::close(u64::from(units), u64::from(credit), "nothing to report", time(now));
+                self.forgetting_folds(write)
             }
             RowWrite::Claim { worker, now } => ledger::claim(&claim(worker, now)),
             RowWrite::Delivered { now } => ledger::delivered("accepted", time(now)),
@@ -292,6 +314,13 @@ impl Rules {
             } => ledger::retry_later(&claim(worker, since).token, u64::from(tries), fault, time(now)),
             RowWrite::Park { worker, since } => ledger::park(&claim(worker, since).token, "parked"),
             RowWrite::Finish => ledger::finish(),
+        }
+    }
+
+    fn forgetting_folds(&self, write: Expression) -> Expression {
+        match self.is(Variant::FreezeForgetsFold) {
+            true => without(write, " AND units <= :units"),
+            false => write,
         }
     }
 
@@ -337,22 +366,24 @@ impl Rules {
         small(balance(granted, taken).take(u64::from(units)))
     }
 
-    /// What the answer to a seal says.
-    pub(crate) fn sealed_units(&self, item: Option<&Item>, key: Key) -> Sealed {
+    /// All the units of a row by the answer to its seal and what it says itself; `None` if the bucket is not sealed.
+    pub(crate) fn all_units(&self, item: Option<&Item>, key: Key, folded: u8) -> Option<u8> {
         self.once(
             |memory| &mut memory.sealed,
-            (item.cloned(), key),
-            |(item, key)| {
-                if self.is(Variant::SealIgnoresGeneration)
-                    && let Some(item) = item
-                {
-                    return Sealed::Final(item.units_of(key.bucket));
-                }
-                let counters = item.as_ref().map(counters);
-                match counter::sealed_units(counters.as_ref(), &generation(key.life), s(key.bucket), METER) {
-                    SealAnswer::Final(units) => Sealed::Final(small(units)),
-                    SealAnswer::GenerationGone => Sealed::Gone,
-                    SealAnswer::NotSealed => Sealed::Open,
+            (item.cloned(), key, folded),
+            |&(ref item, key, folded)| {
+                let answer = match item {
+                    Some(item) if self.is(Variant::SealIgnoresGeneration) => {
+                        SealAnswer::Final(u64::from(item.units_of(key.bucket)))
+                    }
+                    item => {
+                        let counters = item.as_ref().map(counters);
+                        counter::sealed_units(counters.as_ref(), &generation(key.life), s(key.bucket), METER)
+                    }
+                };
+                match answer {
+                    SealAnswer::Final(units) if self.is(Variant::FreezeTakesCounter) => Some(small(units)),
+                    answer => ledger::all_units(answer, u64::from(folded)).map(small),
                 }
             },
         )
@@ -426,6 +457,15 @@ impl Rules {
                 offset(ledger::report_timestamp(bucket, generation(key.life).slot()))
             },
         )
+    }
+
+    /// Whether no other report can be stamped with the same minute, when so many slots are taken.
+    pub(crate) fn is_own_minute(&self, key: Key, end: Sec, slots: u8) -> bool {
+        let bucket = Bucket {
+            start: s(key.bucket),
+            end: s(end),
+        };
+        self.is(Variant::AsksForSharedMinute) || ledger::have_minutes_of_their_own(bucket, u32::from(slots))
     }
 
     /// The plan that holds at a second.
@@ -597,7 +637,7 @@ fn counters(item: &Item) -> Counters {
             .life
             .map(|life| generation(life).as_str().to_owned())
             .unwrap_or_default(),
-        auth_epoch: u64::from(item.epoch.unwrap_or(0)),
+        auth_epoch: item.epoch.map_or(0, epoch_out),
         sealed: s(item.sealed),
         units: item.units.iter().map(units).collect(),
     }
@@ -610,7 +650,7 @@ fn item_out(item: Option<&Item>) -> Attributes {
         attributes.insert("generation".to_owned(), Value::S(generation(life).as_str().to_owned()));
     }
     if let Some(epoch) = item.epoch {
-        attributes.insert("auth_epoch".to_owned(), Value::N(u64::from(epoch)));
+        attributes.insert("auth_epoch".to_owned(), Value::N(epoch_out(epoch)));
     }
     for (name, units) in counters(item).units {
         attributes.insert(name, Value::N(units));
@@ -629,9 +669,19 @@ fn item_in(attributes: &Attributes) -> Item {
     units.sort_unstable();
     Item {
         life: text(attributes, "generation").map(life),
-        epoch: number(attributes, "auth_epoch"),
+        epoch: match attributes.get("auth_epoch") {
+            Some(Value::N(counter::SHUT)) => Some(SHUT),
+            _ => number(attributes, "auth_epoch"),
+        },
         sealed: second(attributes, "sealed").unwrap_or(0),
         units,
+    }
+}
+
+fn epoch_out(epoch: u8) -> u64 {
+    match epoch {
+        SHUT => counter::SHUT,
+        epoch => u64::from(epoch),
     }
 }
 
@@ -660,7 +710,7 @@ fn core_row(key: Key, row: &Row) -> ledger::Row {
         bucket_end: s(row.end),
         due: 0,
         report: row.report.map(|report| report_out(key, report)),
-        own_minute: None,
+        own_minute: row.own_minute,
         claim: row.claim.map(|(worker, since)| claim(worker, since)),
         faults: u64::from(row.faults),
         tries: u64::from(row.tries),
@@ -687,6 +737,9 @@ fn row_out(key: Key, row: &Row) -> Attributes {
             ("timestamp".to_owned(), Value::N(report.timestamp)),
             ("identifier".to_owned(), Value::S(report.identifier)),
         ]);
+    }
+    if let Some(is_own) = of.own_minute {
+        attributes.insert("own_minute".to_owned(), Value::N(u64::from(is_own)));
     }
     if let Some(claim) = of.claim {
         attributes.insert("claim".to_owned(), Value::S(claim.token));
@@ -723,6 +776,7 @@ fn row_in(attributes: &Attributes) -> Row {
         credit: number(attributes, "credit").unwrap_or(0),
         end: second(attributes, "bucket_end").unwrap_or(0),
         report,
+        own_minute: number(attributes, "own_minute").map(|n| n != 0),
         claim,
         faults: number(attributes, "faults").unwrap_or(0),
         tries: number(attributes, "tries").unwrap_or(0),

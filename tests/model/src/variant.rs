@@ -53,11 +53,21 @@ pub enum Variant {
     CreditClamped,
     /// The shards of a customer share a row.
     ShardsSummed,
+    /// A row is frozen or closed although a message has brought more meanwhile.
+    FreezeForgetsFold,
+    /// A row is frozen with what the counter says, although a message said more.
+    FreezeTakesCounter,
+    /// An item gets its new generation without having been shut.
+    RestoreWithoutShutting,
+    /// Room is made in an item without a look at the row.
+    RoomFromOpenRows,
+    /// A report is asked for although its minute is not its own.
+    AsksForSharedMinute,
 }
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 29] = [
         Self::NoSealBeforeReport,
         Self::SealMayGoBack,
         Self::SealIgnoresGeneration,
@@ -82,6 +92,11 @@ impl Variant {
         Self::CreditTakenTwice,
         Self::CreditClamped,
         Self::ShardsSummed,
+        Self::FreezeForgetsFold,
+        Self::FreezeTakesCounter,
+        Self::RestoreWithoutShutting,
+        Self::RoomFromOpenRows,
+        Self::AsksForSharedMinute,
     ];
 
     /// The case of the slice that catches it.
@@ -90,12 +105,15 @@ impl Variant {
         match self {
             Self::NoSealBeforeReport | Self::NoAdmissionGuard | Self::SdkRetriesUnknownWrite => "calm",
             Self::SealMayGoBack => "order",
-            Self::SealIgnoresGeneration
-            | Self::PruneIgnoresGeneration
-            | Self::SealCreatesAbsentItem
+            Self::SealCreatesAbsentItem
             | Self::RestoreKeepsGeneration
-            | Self::FoldsIntoAnyRow => "lost",
-            Self::PruneBeforeFreeze => "workers",
+            | Self::FoldsIntoAnyRow
+            | Self::FreezeForgetsFold
+            | Self::PruneBeforeFreeze => "lost",
+            Self::SealIgnoresGeneration | Self::PruneIgnoresGeneration | Self::RestoreWithoutShutting => "renewed",
+            Self::FreezeTakesCounter => "ledger",
+            Self::RoomFromOpenRows => "room",
+            Self::AsksForSharedMinute => "shared minute",
             Self::IdentifierWithAttempt | Self::DuplicateIsFailure | Self::ConstantIdempotencyKey => "faults",
             Self::TakeOverRecomputes => "credits, workers",
             Self::NoGeneration | Self::RestoreKeepsBuckets => "lost, two buckets",
@@ -112,8 +130,8 @@ impl Variant {
     #[must_use]
     pub fn breaks(self) -> Promises {
         match self {
-            // It changes no amount; it only never gets anywhere.
-            Self::ConstantIdempotencyKey => Promises::Finishing,
+            // They change no amount; they only never get anywhere.
+            Self::ConstantIdempotencyKey | Self::FreezeTakesCounter => Promises::Finishing,
             _ => Promises::Amounts,
         }
     }

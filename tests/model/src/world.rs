@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) item: Option<Item>,
     /// It came back from a backup and serves nobody yet.
     pub(crate) is_raw: bool,
+    /// What the write that shut it answered.
+    pub(crate) shut: Option<Item>,
     /// The life that a restore gives next.
     pub(crate) next_life: u8,
     /// What the backup holds.
@@ -58,6 +60,8 @@ pub(crate) struct Row {
     pub(crate) credit: u8,
     pub(crate) end: Sec,
     pub(crate) report: Option<Report>,
+    /// No other row's report can be stamped with the same minute.
+    pub(crate) own_minute: Option<bool>,
     /// Who, and since when.
     pub(crate) claim: Option<(u8, Sec)>,
     pub(crate) faults: u8,
@@ -106,24 +110,13 @@ pub(crate) struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Worker {
     Idle,
-    Seal(Key),
+    /// With the units that the row says.
+    Seal(Key, u8),
     PruneEarly(Key, u8),
-    ReadAgain(Key),
     ReadRecord(Key, u8),
-    ReadBalance {
-        key: Key,
-        units: u8,
-        customer: u8,
-        plan: u8,
-    },
-    Freeze {
-        key: Key,
-        units: u8,
-        customer: u8,
-        plan: u8,
-        granted: u8,
-        taken: u8,
-    },
+    ReadBalance(Found),
+    /// With what was given and taken.
+    Freeze(Found, u8, u8),
     Claim(Key),
     Decide(Key, Row),
     /// The window's start and end.
@@ -135,6 +128,17 @@ pub(crate) enum Worker {
     Conclude(Key, Row, Verdict),
     Prune(Key),
     Finish(Key),
+}
+
+/// What a worker knows when it has read the customer's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Found {
+    pub(crate) key: Key,
+    pub(crate) units: u8,
+    pub(crate) customer: u8,
+    pub(crate) plan: u8,
+    /// The slots that generations have taken by then.
+    pub(crate) slots: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,6 +205,7 @@ pub(crate) struct Left {
     pub(crate) ledger_losses: u8,
     pub(crate) moves: u8,
     pub(crate) changes: u8,
+    pub(crate) renewals: u8,
 }
 
 /// A rule that was broken.
@@ -228,6 +233,8 @@ pub(crate) enum Bad {
     WrongCredit,
     /// Everything is quiet, and counted units are in no row.
     Forgotten,
+    /// There is a counter item that nobody created: who is refused there is not told that it is missing.
+    ItemOfNothing,
 }
 
 /// What was counted in a bucket of one life of a counter item, whatever became of it.
