@@ -1,0 +1,224 @@
+//! Every fault at every call site, under many seeds: every amount is exact every time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    effort::{Effort, say},
+    proxy::Fault,
+    random::Random,
+    scenario::{self, Scenario},
+    site::{ADMIT, Place},
+    wire::{At, Plan},
+    world::{START_S, Skew, Step, World},
+};
+
+/// Runs at a time. Most of a late fault's time is waiting.
+const PARALLEL: usize = 8;
+
+/// A fault at a call site under a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    place: Place,
+    fault: Fault,
+    seed: u64,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.place, self.fault.name(), self.seed)
+    }
+}
+
+/// How often a scenario reaches each call site under a seed, without any fault.
+type Profile = BTreeMap<(&'static str, u64), BTreeMap<Place, u64>>;
+
+/// One run: the call sites that were reached as long as there could be faults, and what is wrong in the end.
+async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> (BTreeMap<Place, u64>, Vec<String>) {
+    let mut world = World::start(seed, START_S, Skew::default()).await;
+    world.wire.plan(plan);
+    world.run(&scenario.steps(seed)).await;
+    world.run(&[Step::Wait(2 * 3_600), Step::Scan]).await;
+    let (struck, seen) = (world.wire.struck(), world.wire.seen());
+    world.settle().await;
+    let audit = world.audit().await;
+    let mut problems = audit.problems;
+    if audit.counted == 0 {
+        problems.push("nothing was counted".to_owned());
+    }
+    if audit.parked > 0 && !scenario.parks {
+        problems.push(format!("{} units are parked", audit.parked));
+    }
+    if plan.is_some() && struck == 0 {
+        problems.push("the fault never struck".to_owned());
+    }
+    (seen, problems)
+}
+
+/// One case, in a scenario that reaches its call site.
+async fn strike(case: Case, profile: &Profile) -> Vec<String> {
+    let mut random = Random::of(case.seed, &format!("{}/{}", case.place, case.fault.name()));
+    let reaching: Vec<(&'static str, u64)> = scenario::ALL
+        .iter()
+        .filter_map(|scenario| {
+            Some((
+                scenario.name,
+                *profile.get(&(scenario.name, case.seed))?.get(&case.place)?,
+            ))
+        })
+        .collect();
+    let Some(&(name, calls)) = (!reaching.is_empty()).then(|| random.pick(&reaching)) else {
+        return vec!["no scenario reaches the call site".to_owned()];
+    };
+    let scenario = Scenario::named(name).expect("a scenario");
+    let plan = Plan {
+        at: At::Place(case.place),
+        fault: case.fault,
+        nth: random.below(calls),
+        // Once, or as long as the SDK tries, and a bit longer.
+        times: *random.pick(&[1, 1, 2, 4]),
+        flavour: random.below(6),
+    };
+    let (_, problems) = run(scenario, case.seed, Some(plan)).await;
+    problems
+        .into_iter()
+        .map(|problem| format!("[{name}, {plan:?}] {problem}"))
+        .collect()
+}
+
+/// Does all of them, some at a time; what failed, by case.
+async fn all<T, F>(jobs: Vec<T>, work: impl Fn(T) -> F) -> Vec<(T, Vec<String>)>
+where
+    T: Copy + Send + 'static,
+    F: Future<Output = Vec<String>> + Send + 'static,
+{
+    let free = Arc::new(Semaphore::new(PARALLEL));
+    let mut running = JoinSet::new();
+    let mut names = BTreeMap::new();
+    for job in jobs {
+        let permit = Arc::clone(&free).acquire_owned().await.expect("never closed");
+        let work = work(job);
+        let handle = running.spawn(async move {
+            let problems = work.await;
+            drop(permit);
+            problems
+        });
+        names.insert(handle.id(), job);
+    }
+    let mut failed = Vec::new();
+    while let Some(result) = running.join_next_with_id().await {
+        let (id, problems) = match result {
+            Ok(ended) => ended,
+            Err(panic) => (panic.id(), vec![panic.to_string()]),
+        };
+        if !problems.is_empty() {
+            failed.push((names[&id], problems));
+        }
+    }
+    failed
+}
+
+/// Runs every scenario without a fault, under every seed.
+async fn profile(seeds: &BTreeSet<u64>) -> Profile {
+    let profile = Arc::new(Mutex::new(Profile::new()));
+    let jobs = seeds
+        .iter()
+        .flat_map(|&seed| scenario::ALL.iter().map(move |scenario| (scenario.name, seed)));
+    let failed = all(jobs.collect(), |(name, seed)| {
+        let profile = Arc::clone(&profile);
+        async move {
+            let (seen, problems) = run(Scenario::named(name).expect("a scenario"), seed, None).await;
+            profile.lock().expect("nobody panics here").insert((name, seed), seen);
+            problems
+        }
+    });
+    let failed = failed.await;
+    assert!(failed.is_empty(), "without any fault: {failed:#?}");
+    let profile = profile.lock().expect("nobody panics here").clone();
+    profile
+}
+
+/// The slice: every call site once and every fault in turn; and all of them where it matters most.
+fn slice() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, place) in Place::all().enumerate() {
+        let faults = if place.site == ADMIT || place.site == "POST /v1/billing/meter_events" {
+            Fault::ALL.to_vec()
+        } else {
+            vec![Fault::ALL[i % Fault::ALL.len()]]
+        };
+        cases.extend(faults.into_iter().map(|fault| Case {
+            place,
+            fault,
+            seed: 1 + i as u64 % 3,
+        }));
+    }
+    cases
+}
+
+fn everything(seeds: std::ops::Range<u64>) -> Vec<Case> {
+    let at = |place| {
+        seeds
+            .clone()
+            .flat_map(move |seed| Fault::ALL.map(|fault| Case { place, fault, seed }))
+    };
+    Place::all().flat_map(at).collect()
+}
+
+fn parse(text: &str) -> Option<Case> {
+    let (rest, seed) = text.rsplit_once('/')?;
+    let (place, fault) = rest.rsplit_once('/')?;
+    Some(Case {
+        place: Place::all().find(|known| known.to_string() == place)?,
+        fault: Fault::ALL.into_iter().find(|known| known.name() == fault)?,
+        seed: seed.parse().ok()?,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_amount_is_exact_after_a_fault_at_any_call_site() {
+    let effort = Effort::from_env();
+    let cases = match &effort {
+        Effort::Slice => slice(),
+        Effort::Long { seeds } => everything(seeds.clone()),
+        Effort::Replay(text) => match parse(text) {
+            Some(case) => vec![case],
+            None => return, // another test's
+        },
+    };
+    let begin = Instant::now();
+    let seeds: BTreeSet<u64> = cases.iter().map(|case| case.seed).collect();
+    let profile = Arc::new(profile(&seeds).await);
+    let reached: BTreeSet<Place> = profile.values().flat_map(|seen| seen.keys().copied()).collect();
+    let profiled = begin.elapsed();
+    let unreached: Vec<String> = Place::all()
+        .filter(|place| !reached.contains(place))
+        .map(|place| place.to_string())
+        .collect();
+    let is_replay = matches!(effort, Effort::Replay(_));
+    assert!(unreached.is_empty() || is_replay, "no scenario reaches {unreached:?}");
+    let n = cases.len();
+    let failed = all(cases, |case| {
+        let profile = Arc::clone(&profile);
+        async move { strike(case, &profile).await }
+    });
+    let failed = failed.await;
+    for (case, problems) in &failed {
+        say(&format!("{case}: {problems:#?}"));
+    }
+    say(&format!(
+        "{} call sites, {n} faults under {} seeds: {} failed; {:.0} s, {:.0} s of it without faults",
+        reached.len(),
+        seeds.len(),
+        failed.len(),
+        begin.elapsed().as_secs_f64(),
+        profiled.as_secs_f64(),
+    ));
+    assert!(failed.is_empty(), "{} of {n} runs are not exact", failed.len());
+}
