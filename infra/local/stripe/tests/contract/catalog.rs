@@ -93,6 +93,9 @@ async fn tiers_are_shown_when_expanded() {
     assert_eq!(tiers[1]["unit_amount_decimal"], "3.6");
     let listed = api.get("/v1/prices?expand[]=data.tiers").await.ok();
     assert_eq!(listed["data"][0]["tiers"][0]["up_to"], 1000);
+    let flat = api.price("unit_amount=2900").await;
+    let shown = api.get(&format!("/v1/prices/{flat}?expand[]=tiers")).await.ok();
+    assert!(shown.get("tiers").is_none(), "a price without tiers has no such field");
 }
 
 #[tokio::test]

@@ -251,6 +251,54 @@ async fn summaries_lag() {
 }
 
 #[tokio::test]
+async fn thin_events_are_listed_by_pages() {
+    let api = Api::start().await;
+    let meter = api.meter().await;
+    for _ in 0..3 {
+        api.report("cus_nobody", 1, "").await.ok();
+    }
+    let first = api
+        .get(&format!("/v2/core/events?object_id={meter}&limit=2"))
+        .await
+        .ok();
+    assert!(first["previous_page_url"].is_null());
+    let second = api
+        .get(first["next_page_url"].as_str().expect("a next page"))
+        .await
+        .ok();
+    assert!(second["next_page_url"].is_null());
+    assert_eq!(
+        api.get(second["previous_page_url"].as_str().expect("a page before"))
+            .await
+            .ok()["data"],
+        first["data"]
+    );
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        let events = page["data"].as_array().expect("events").iter();
+        events
+            .map(|event| event["id"].as_str().expect("an id").to_owned())
+            .collect()
+    };
+    let listed = [ids(&first), ids(&second)].concat();
+    let newest_first: Vec<String> = api
+        .standin
+        .events_after(0)
+        .events
+        .iter()
+        .rev()
+        .filter(|event| event["object"] == "v2.core.event")
+        .map(|event| event["id"].as_str().expect("an id").to_owned())
+        .collect();
+    assert_eq!((listed.len(), &listed), (3, &newest_first));
+    assert!(
+        first["data"][0].get("data").is_none(),
+        "only the event itself has its data"
+    );
+    let none = api.get("/v2/core/events?object_id=mtr_other").await.ok();
+    assert_eq!(none["data"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn an_event_is_canceled_within_24_hours() {
     let api = Api::start().await;
     api.meter().await;
