@@ -13,8 +13,6 @@ import http.client
 import json
 import os
 import signal
-import socket
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 

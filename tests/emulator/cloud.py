@@ -98,8 +98,8 @@ class Clock:
 class Cloud:
     """Starts everything, and stops it at the end of a `with`."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, binaries):
+        self.folder, self.binaries = folder, binaries
         self.running = contextlib.ExitStack()
         self.clock = Clock()
 
@@ -219,7 +219,7 @@ class Cloud:
         storage = self.client("s3")
         storage.create_bucket(Bucket="deployment")
         for function in FUNCTIONS:
-            storage.upload_file(package(self.folder, function), "deployment", f"{function}.zip")
+            storage.upload_file(self.package(function), "deployment", f"{function}.zip")
         storage.put_object(Bucket="deployment", Key="template.yaml", Body=changed("template.yaml", CHANGES).encode())
         secrets = self.client("secretsmanager")
         stripe_key = secrets.create_secret(Name="farebox/stripe", SecretString=STRIPE_KEY)
@@ -233,6 +233,23 @@ class Cloud:
         }
         outputs, self.resources = self.create_stack(STACK, parameters, TemplateURL=f"{self.url}/deployment/template.yaml")
         return outputs
+
+    def package(self, function):
+        """The package of a function: its binary, as Lambda gets it."""
+        binary = self.binaries / f"farebox-{function}"
+        if not binary.exists():
+            raise Failed(f"{binary} is not built; without --only-run this script builds it")
+        content = {"bootstrap": binary.read_bytes()}
+        if function == "authorizer":
+            shim = (HERE / "bootstrap.py").read_text().replace("PYTHON", sys.executable, 1)
+            content = {"bootstrap": shim.encode(), "function": content["bootstrap"]}
+        path = self.folder / f"{function}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, bytes_ in content.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = 0o755 << 16
+                archive.writestr(entry, bytes_)
+        return str(path)
 
     def create_stack(self, name, parameters, **template):
         """Creates a stack: its outputs, and the names of its resources."""
@@ -273,27 +290,6 @@ def stop(process):
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def package(folder, function):
-    """The package of a function: its release binary, as Lambda gets it."""
-    binary = TARGET / "lambda" / f"farebox-{function}"
-    if not binary.exists():
-        raise Failed(f"{binary} is not built: run tests/bench/sizes.sh")
-    path = folder / f"{function}.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-
-        def add(name, content):
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = 0o755 << 16
-            archive.writestr(entry, content)
-
-        if function == "authorizer":
-            add("function", binary.read_bytes())
-            add("bootstrap", (HERE / "bootstrap.py").read_text().replace("PYTHON", sys.executable, 1))
-        else:
-            add("bootstrap", binary.read_bytes())
-    return str(path)
 
 
 # What is put in place of what in template.yaml, how often, and why. Nothing else differs from what is deployed to AWS.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The end-to-end run on an emulated AWS: builds the functions as they ship, deploys template.yaml, drives it. With --only-run it
-# builds nothing. Needs Linux, Python 3.11 or later and a C compiler, which Rust needs as well; the rest is installed, pinned,
-# below the target directory. Ends with another code than 0 on any failure.
+# The end-to-end run on an emulated AWS: builds the functions as they ship, deploys template.yaml, drives it. With --debug they
+# are built as tests build them, which is quicker where tests were built; with --only-run nothing is built. Needs Linux, Python
+# 3.11 or later and a C compiler, which Rust needs as well; the rest is installed, pinned, below the target directory. Ends with
+# another code than 0 on any failure.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
@@ -14,9 +15,17 @@ if ! cmp -s tests/emulator/requirements.txt "$venv/requirements.txt"; then
     "$venv/bin/python" -m pip install --quiet -r tests/emulator/requirements.txt
     cp tests/emulator/requirements.txt "$venv/requirements.txt"
 fi
+profile=lambda
+case "${1:-}" in
+--only-run) ;;
+--debug)
+    profile=debug
+    cargo build --quiet --locked -p farebox-authorizer -p farebox-consumer -p farebox-webhook -p farebox-notifier
+    ;;
+*) tests/bench/sizes.sh ;;
+esac
 if [ "${1:-}" != --only-run ]; then
-    tests/bench/sizes.sh
     cargo build --quiet --locked -p farebox
     cargo build --quiet --locked -p farebox-stripe-standin --example serve
 fi
-exec "$venv/bin/python" -B tests/emulator/run.py
+exec "$venv/bin/python" -B tests/emulator/run.py "$target/$profile"
