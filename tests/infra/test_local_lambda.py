@@ -119,6 +119,7 @@ class LocalLambda(unittest.TestCase):
         self.assertNotEqual(code, 0)
         self.assertIn("Unauthorized", error)
         self.assertNotIn("Diagnostic", self.said("watch"), "a line in the log for every wrong key")
+        self.assertFalse(self.answer("authorizer", "authorizer-http.json")["isAuthorized"])
         self.assertEqual(self.units("pro-customer")[0], 4)
 
     def test_c_the_consumer_folds_and_ticks(self):
