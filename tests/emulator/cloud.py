@@ -24,6 +24,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 HERE = Path(__file__).resolve().parent
 REGION = "us-east-1"
 STACK = "farebox"
+CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 STRIPE_KEY = "sk_test_emulator"
 MAIL_FROM = "billing@farebox.example"
 FUNCTIONS = ("authorizer", "consumer", "webhook", "notifier")
@@ -254,29 +255,42 @@ class Cloud:
     def create_stack(self, name, parameters, **template):
         """Creates a stack: its outputs, and the names of its resources."""
         formation = self.client("cloudformation")
-        formation.create_stack(
-            StackName=name,
-            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-            **template,
-        )
+        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+        formation.create_stack(StackName=name, Parameters=given, Capabilities=CAPABILITIES, **template)
+        stack = self.settled(name, "CREATE_COMPLETE")
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}, self.resources_of(name)
 
-        def settled():
+    def update_stack(self, name, parameter, value):
+        """Deploys a stack with another value of one parameter: the names of its resources."""
+        formation = self.client("cloudformation")
+        parameters = formation.describe_stacks(StackName=name)["Stacks"][0]["Parameters"]
+        kept = [{"ParameterKey": one["ParameterKey"], "UsePreviousValue": True} for one in parameters]
+        given = [one for one in kept if one["ParameterKey"] != parameter] + [
+            {"ParameterKey": parameter, "ParameterValue": value}
+        ]
+        formation.update_stack(StackName=name, Parameters=given, Capabilities=CAPABILITIES, UsePreviousTemplate=True)
+        self.settled(name, "UPDATE_COMPLETE")
+        return self.resources_of(name)
+
+    def settled(self, name, wanted):
+        """The stack once nothing is done to it any more."""
+        formation = self.client("cloudformation")
+
+        def look():
             stack = formation.describe_stacks(StackName=name)["Stacks"][0]
             return not stack["StackStatus"].endswith("IN_PROGRESS") and stack
 
-        stack = wait_until(f"stack {name} is there", settled)
-        if stack["StackStatus"] != "CREATE_COMPLETE":
+        stack = wait_until(f"stack {name} is settled", look)
+        if stack["StackStatus"] != wanted:
             events = formation.describe_stack_events(StackName=name)["StackEvents"]
-            reasons = (
-                f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason')}" for e in events if "FAILED" in e["ResourceStatus"]
-            )
+            failed = [event for event in events if "FAILED" in event["ResourceStatus"]]
+            reasons = (f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}" for event in failed)
             raise Failed("\n".join([f"stack {name} is {stack['StackStatus']}: {stack.get('StackStatusReason')}", *reasons]))
-        resources = formation.describe_stack_resources(StackName=name)["StackResources"]
-        return (
-            {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])},
-            {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources},
-        )
+        return stack
+
+    def resources_of(self, name):
+        resources = self.client("cloudformation").describe_stack_resources(StackName=name)["StackResources"]
+        return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
 
 
 def stop(process):

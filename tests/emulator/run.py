@@ -17,7 +17,7 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from cloud import FUNCTIONS, HERE, ROOT, TARGET, Cloud, Failed, ask, changed, clock_environment, wait_until
+from cloud import FUNCTIONS, HERE, ROOT, STACK, TARGET, Cloud, Failed, ask, changed, clock_environment, wait_until
 from world import DAY_S, FORMER_SECRET, HOUR_S, SEAL_DELAY_S, START_S, WEBHOOK_SECRETS, World
 
 # template.yaml
@@ -238,6 +238,16 @@ def lose(world):
     world.agree("after the daily scan", "dora", world.admitted["dora"])
 
 
+def redeploy(world):
+    """The stack is deployed again with another parameter: keys and counts go on."""
+    before = world.counted("cleo")
+    resources = world.cloud.update_stack(STACK, "AuthorizerMemory", "512")
+    world.equal("nothing is replaced", resources, world.cloud.resources)
+    memory = world.cloud.client("lambda").get_function_configuration(FunctionName=f"{STACK}-authorizer")["MemorySize"]
+    world.equal("the authorizer has what was asked for, and the same key opens", (memory, world.call("cleo")), (512, 200))
+    world.equal("the count goes on", world.counted("cleo"), before + 1)
+
+
 def follow(world):
     """Stripe's events change what is let in, if they are Stripe's."""
     [event] = world.stripe("GET", "/v1/events?limit=1")["data"]
@@ -377,7 +387,41 @@ def account(world):
     world.equal("no alert is a dead letter", world.messages("AlertDeadLettersUrl"), [])
 
 
-STEPS = (deploy, guard, sell, refuse, serve, tell, tick, repeat, revoke, lose, follow, buy, attach, close_month, account)
+def remove(world):
+    """Whoever deletes the stack keeps what was counted."""
+    before = world.counted("cleo")
+    world.cloud.client("cloudformation").delete_stack(StackName=STACK)
+    functions = world.cloud.client("lambda")
+    world.within("the functions go", lambda: functions.list_functions()["Functions"], [])
+    world.equal("the queues go", world.cloud.client("sqs").list_queues(QueueNamePrefix=f"{STACK}-").get("QueueUrls", []), [])
+    database = world.cloud.client("dynamodb")
+    tables = {name: database.describe_table(TableName=name)["Table"] for name in database.list_tables()["TableNames"]}
+    wanted = {f"{STACK}-{name}": True for name in ("accounts", "counters", "ledger")}
+    world.equal(
+        "the tables stay, protected", {name: table["DeletionProtectionEnabled"] for name, table in tables.items()}, wanted
+    )
+    world.equal("with every unit", world.counted("cleo"), before)
+
+
+STEPS = (
+    deploy,
+    guard,
+    sell,
+    refuse,
+    serve,
+    tell,
+    tick,
+    repeat,
+    revoke,
+    lose,
+    redeploy,
+    follow,
+    buy,
+    attach,
+    close_month,
+    account,
+    remove,
+)
 
 
 def main():
