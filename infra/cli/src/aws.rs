@@ -298,7 +298,10 @@ pub(crate) fn encoded(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        sync::{Arc, Mutex},
+        time::{Duration, UNIX_EPOCH},
+    };
 
     use super::*;
 
@@ -336,5 +339,106 @@ mod tests {
     #[test]
     fn a_value_in_a_query_is_encoded() {
         assert_eq!(encoded("arn:aws:lambda/a+b="), "arn%3Aaws%3Alambda%2Fa%2Bb%3D");
+    }
+
+    /// A service that gives these answers, one for each call, and keeps what it was asked.
+    async fn service(answers: Vec<(u16, &'static str)>) -> (Reader, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (answers, log) = (Arc::new(Mutex::new(answers.into_iter())), asked.clone());
+        let answer = move |request: axum::extract::Request| async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            assert!(head.headers.contains_key("authorization"), "it is signed");
+            let question = format!("{} {} {}", head.method, head.uri, String::from_utf8_lossy(&body));
+            log.lock().unwrap().push(question.trim().to_owned());
+            let (status, text) = answers.lock().unwrap().next().unwrap();
+            (StatusCode::from_u16(status).unwrap(), text)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        (reader("us-east-1", Some(&endpoint)), asked)
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Named {
+        id: String,
+    }
+
+    fn named(ids: &[&str]) -> Vec<Named> {
+        ids.iter().map(|id| Named { id: (*id).to_owned() }).collect()
+    }
+
+    #[tokio::test]
+    async fn lists_are_read_to_their_end_whatever_the_cursor_is_called() {
+        let (reader, asked) = service(vec![
+            (200, r#"{"position":"a+b=","item":[{"id":"1"}]}"#),
+            (200, r#"{"item":[{"id":"2"}]}"#),
+            (200, r#"{"items":[{"id":"3"}],"nextToken":"t"}"#),
+            (200, r#"{"items":[]}"#),
+            (200, r#"{"EventSourceMappings":[{"id":"4"}],"NextMarker":"m"}"#),
+            (200, r#"{"EventSourceMappings":[{"id":"5"}],"NextMarker":null}"#),
+            (200, r#"{}"#),
+        ])
+        .await;
+        let list = async |service, path| reader.list::<Named>(service, path).await.unwrap();
+        assert_eq!(
+            list(Service::ApiGateway, "/restapis?limit=500").await,
+            named(&["1", "2"])
+        );
+        assert_eq!(list(Service::ApiGateway, "/v2/apis").await, named(&["3"]));
+        assert_eq!(
+            list(Service::Lambda, "/mappings?FunctionName=f").await,
+            named(&["4", "5"])
+        );
+        assert_eq!(list(Service::ApiGateway, "/restapis/a/stages").await, []);
+        let asked = asked.lock().unwrap().clone();
+        let wanted = [
+            "GET /restapis?limit=500",
+            "GET /restapis?limit=500&position=a%2Bb%3D",
+            "GET /v2/apis",
+            "GET /v2/apis?nextToken=t",
+            "GET /mappings?FunctionName=f",
+            "GET /mappings?FunctionName=f&Marker=m",
+            "GET /restapis/a/stages",
+        ];
+        assert_eq!(asked, wanted);
+    }
+
+    #[tokio::test]
+    async fn alarms_are_asked_for_by_prefix_and_page() {
+        let (reader, asked) = service(vec![
+            (200, r#"{"MetricAlarms":[{"id":"1"}],"NextToken":"t"}"#),
+            (200, r#"{"MetricAlarms":[{"id":"2"}]}"#),
+        ])
+        .await;
+        assert_eq!(reader.alarms::<Named>("farebox-").await.unwrap(), named(&["1", "2"]));
+        let asked = asked.lock().unwrap().clone();
+        assert_eq!(asked[0], r#"POST / {"AlarmNamePrefix":"farebox-","MaxRecords":100}"#);
+        assert_eq!(
+            asked[1],
+            r#"POST / {"AlarmNamePrefix":"farebox-","MaxRecords":100,"NextToken":"t"}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn absent_is_none_busy_is_asked_again_and_a_refusal_says_why() {
+        let refusal = r#"{"Message":"User: u is not authorized to perform: lambda:GetFunctionConfiguration"}"#;
+        let (reader, asked) = service(vec![
+            (404, "{}"),
+            (429, "{}"),
+            (500, ""),
+            (200, r#"{"id":"1"}"#),
+            (403, refusal),
+            (200, "<html>"),
+        ])
+        .await;
+        let read = async || reader.read::<Named>(Service::Lambda, "/f").await;
+        assert_eq!(read().await, Ok(None));
+        assert_eq!(read().await, Ok(Some(Named { id: "1".to_owned() })));
+        assert_eq!(asked.lock().unwrap().len(), 4);
+        let refused = read().await.unwrap_err();
+        assert!(refused.starts_with("403: User: u is not authorized"), "{refused}");
+        assert!(read().await.unwrap_err().contains("can't be read"));
     }
 }

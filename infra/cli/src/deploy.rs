@@ -62,20 +62,38 @@ pub(crate) async fn run(options: Deploy, place: &Where, out: Out) -> Result<Done
         out.say(&format!("$ {call}"))?;
         call.run(out)?;
     }
-    let stack = stack::describe(&Reach::of(place).await?).await?;
+    // It is deployed, whether its outputs can be read or not.
+    let described = match Reach::of(place).await {
+        Ok(reach) => stack::describe(&reach).await,
+        Err(failure) => Err(failure),
+    };
+    let (stack, unread) = match described {
+        Ok(stack) => (stack, None),
+        Err(failure) => {
+            let stack = Stack {
+                name: target.stack,
+                ..Stack::default()
+            };
+            (stack, Some(failure.to_string()))
+        }
+    };
     let steps = next_steps(&stack, options.tiers.as_deref());
-    out.show(&json!({ "outputs": stack.outputs, "next": steps }), || {
-        let outputs = stack
-            .outputs
-            .iter()
-            .map(|(name, value)| vec![name.clone(), value.clone()]);
-        let numbered = steps.iter().enumerate().map(|(i, step)| format!("{}. {step}", i + 1));
-        format!(
-            "{}\n\nWhat is left to do, once:\n{}",
-            out.table(&["output", "value"], 2, outputs.collect()),
-            numbered.collect::<Vec<_>>().join("\n")
-        )
-    })?;
+    out.show(
+        &json!({ "outputs": stack.outputs, "unread": unread, "next": steps }),
+        || {
+            let outputs = stack
+                .outputs
+                .iter()
+                .map(|(name, value)| vec![name.clone(), value.clone()]);
+            let outputs = match unread {
+                None => out.table(&["output", "value"], 2, outputs.collect()),
+                Some(cause) => format!("It is deployed, but its outputs could not be read: {cause}"),
+            };
+            let numbered = steps.iter().enumerate().map(|(i, step)| format!("{}. {step}", i + 1));
+            let numbered: Vec<String> = numbered.collect();
+            format!("{outputs}\n\nWhat is left to do, once:\n{}", numbered.join("\n"))
+        },
+    )?;
     Ok(Done::Well)
 }
 

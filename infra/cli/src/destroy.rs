@@ -10,6 +10,7 @@ use std::{
 use aws_sdk_dynamodb::types::BackupStatus;
 use aws_sdk_sqs::types::QueueAttributeName;
 use farebox_core::{
+    account::Customer,
     admission::{Counters, parse_bucket_attribute},
     id::CustomerId,
     ledger::{Row, RowState},
@@ -28,9 +29,10 @@ use crate::{
     tiers::can_ask,
 };
 
-/// How often a backup is looked after, and how long apart.
+/// How often a backup, and a table's change, is looked after, and how long apart.
 const BACKUP_LOOKS: u32 = 150;
-const BACKUP_PAUSE: Duration = Duration::from_secs(2);
+const CHANGE_LOOKS: u32 = 30;
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a stack holds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -59,20 +61,24 @@ struct Unreported {
 
 pub(crate) async fn run(options: Destroy, place: &Where, out: Out) -> Result<Done, Failure> {
     let target = target(place)?;
+    // Where nobody can be asked, that is said before anything else.
+    let questions = match options.trial.dry_run {
+        true => Vec::new(),
+        false => open_questions(&options, &target.stack, can_ask())?,
+    };
     let reach = Reach::of(place).await?;
     let holdings = holdings(&reach, &options).await?;
     let refusals = refusals(&holdings, options.force);
-    let calls = plan(&holdings, &target, options.delete_tables);
-    let value = json!({ "holds": holdings, "refused": refusals, "would": calls });
     if options.trial.dry_run {
+        let steps = plan(&holdings, &target, options.delete_tables);
+        let value = json!({ "holds": holdings, "refused": refusals, "would": steps });
         out.show(&value, || {
-            let calls: Vec<String> = calls.iter().map(|call| format!("  {call}")).collect();
-            format!(
-                "{}\nWould be done:\n{}\n{}",
-                spoken(&holdings),
-                calls.join("\n"),
-                refusals.join("\n")
-            )
+            let list = |title: &str, lines: &[String]| match lines.is_empty() {
+                true => String::new(),
+                false => format!("\n{title}\n  {}", lines.join("\n  ")),
+            };
+            let would = list("Would be done:", &steps);
+            format!("{}{would}{}", spoken(&holdings), list("But refused, since:", &refusals))
         })?;
         return Ok(if refusals.is_empty() {
             Done::Pending
@@ -84,56 +90,64 @@ pub(crate) async fn run(options: Destroy, place: &Where, out: Out) -> Result<Don
     if !refusals.is_empty() {
         return Err(Failure::Failed(refusals.join("; ")));
     }
-    let name = &target.stack;
-    confirm(&Question::stack(name), options.yes.as_deref())?;
-    if options.delete_tables {
-        confirm(&Question::tables(name), options.yes_tables.as_deref())?;
+    for question in &questions {
+        question.ask()?;
     }
+    let backups = take_down(&holdings, &target, &options, &reach, out).await?;
+    let left: Vec<&str> = match options.delete_tables {
+        true => Vec::new(),
+        false => holdings.tables.keys().map(String::as_str).collect(),
+    };
+    out.show(&json!({ "holds": holdings, "backups": backups, "left": left }), || {
+        if options.delete_tables {
+            return "Taken down. The backups stay until you delete them.".to_owned();
+        }
+        format!(
+            "Taken down. The tables stay, protected: {}. To bring the stack back under its name, import them; to be rid of them: \
+             farebox destroy --stack {} --delete-tables",
+            left.join(", "),
+            target.stack
+        )
+    })?;
+    Ok(Done::Well)
+}
+
+/// Takes the stack down; then, with nobody left who writes to them, backs the tables up and deletes them if that is wanted.
+async fn take_down(
+    holdings: &Holdings,
+    target: &Target,
+    options: &Destroy,
+    reach: &Reach,
+    out: Out,
+) -> Result<Vec<String>, Failure> {
     if holdings.is_deployed {
         sam::check()?;
-    }
-    // Before anything is gone: without a backup nothing is.
-    let mut backups = Vec::new();
-    if options.delete_tables {
-        for table in holdings.tables.keys() {
-            let backup = back_up(table, &reach).await?;
-            out.say(&format!("Backed up {table}: {backup}"))?;
-            backups.push(backup);
-        }
-    }
-    if holdings.is_deployed {
-        let call = Sam::delete(&target);
+        let call = Sam::delete(target);
         out.say(&format!("$ {call}"))?;
         call.run(out)?;
     }
-    if options.delete_tables {
-        for table in holdings.tables.keys() {
-            delete(table, &reach).await?;
-            out.say(&format!("Deleted {table}"))?;
-        }
+    if !options.delete_tables {
+        return Ok(Vec::new());
     }
-    let left: Vec<&String> = if options.delete_tables {
-        Vec::new()
-    } else {
-        holdings.tables.keys().collect()
-    };
-    if out.is_json {
-        out.show(
-            &json!({ "holds": holdings, "backups": backups, "left": left }),
-            String::new,
-        )?;
-    } else {
-        let left: Vec<&str> = left.into_iter().map(String::as_str).collect();
-        match left.is_empty() {
-            true => out.say("Taken down. The backups stay until you delete them.")?,
-            false => out.say(&format!(
-                "Taken down. The tables stay, protected: {}. To bring the stack back under its name, import them; to be rid of \
-                 them: farebox destroy --stack {name} --delete-tables",
-                left.join(", ")
-            ))?,
-        }
+    // Calls were counted until just now.
+    let Unreported { units, .. } = books(reach, &holdings.tables).await?.0;
+    if units > 0 && !options.force {
+        return Err(Failure::Failed(format!(
+            "{units} units that Stripe has not been told of came in meanwhile: the stack is down, its tables stay; deploy it again \
+             to report them, or give them up with --force"
+        )));
     }
-    Ok(Done::Well)
+    let mut backups = Vec::new();
+    for table in holdings.tables.keys() {
+        let backup = back_up(table, reach).await?;
+        out.say(&format!("Backed up {table}: {backup}"))?;
+        backups.push(backup);
+    }
+    for table in holdings.tables.keys() {
+        delete(table, reach).await?;
+        out.say(&format!("Deleted {table}"))?;
+    }
+    Ok(backups)
 }
 
 async fn holdings(reach: &Reach, options: &Destroy) -> Result<Holdings, Failure> {
@@ -173,8 +187,21 @@ async fn holdings(reach: &Reach, options: &Destroy) -> Result<Holdings, Failure>
         let depth = crate::doctor::depth(&answer.attributes.unwrap_or_default());
         holdings.messages.insert(format!("{}-{part}", reach.stack), depth);
     }
-    let control = &reach.control;
-    let has = |name: &String| holdings.tables.contains_key(name);
+    let customers;
+    (holdings.unreported, customers) = books(reach, &holdings.tables).await?;
+    let now = reach.now().s();
+    holdings.subscriptions = customers
+        .iter()
+        .filter(|customer| customer.stripe_subscription.is_some() && crate::ended_in(customer, now).is_none())
+        .count();
+    holdings.customers = customers.len();
+    Ok(holdings)
+}
+
+/// What the tables that exist say of usage and customers.
+async fn books(reach: &Reach, tables: &BTreeMap<String, i64>) -> Result<(Unreported, Vec<Customer>), Failure> {
+    let (control, names) = (&reach.control, &reach.tables);
+    let has = |name: &String| tables.contains_key(name);
     let rows = match has(&names.ledger) {
         true => control.ledger.scan().await?.0,
         false => Vec::new(),
@@ -187,14 +214,7 @@ async fn holdings(reach: &Reach, options: &Destroy) -> Result<Holdings, Failure>
         true => control.accounts.customers().await?,
         false => Vec::new(),
     };
-    let now = reach.now().s();
-    holdings.unreported = unreported(&items, &rows);
-    holdings.subscriptions = customers
-        .iter()
-        .filter(|customer| customer.stripe_subscription.is_some() && crate::ended_in(customer, now).is_none())
-        .count();
-    holdings.customers = customers.len();
-    Ok(holdings)
+    Ok((unreported(&items, &rows), customers))
 }
 
 /// The stack's own secrets: that of Stripe's key is yours, and stays.
@@ -276,14 +296,20 @@ fn refusals(holdings: &Holdings, is_forced: bool) -> Vec<String> {
 
 /// What would be done, in this order.
 fn plan(holdings: &Holdings, target: &Target, deletes_tables: bool) -> Vec<String> {
-    let mut calls = Vec::new();
-    let tables = || holdings.tables.keys().filter(|_| deletes_tables);
-    calls.extend(tables().map(|table| format!("back up {table}")));
+    let mut steps = Vec::new();
     if holdings.is_deployed {
-        calls.push(Sam::delete(target).to_string());
+        steps.push(Sam::delete(target).to_string());
     }
-    calls.extend(tables().map(|table| format!("unprotect and delete {table}")));
-    calls
+    if deletes_tables {
+        steps.extend(holdings.tables.keys().map(|table| format!("back up {table}")));
+        steps.extend(
+            holdings
+                .tables
+                .keys()
+                .map(|table| format!("unprotect and delete {table}")),
+        );
+    }
+    steps
 }
 
 fn spoken(holdings: &Holdings) -> String {
@@ -342,6 +368,18 @@ impl Question {
         }
     }
 
+    /// Asks on the terminal.
+    fn ask(&self) -> Result<(), Failure> {
+        eprint!("{}", self.asks);
+        std::io::stderr().flush().map_err(Failure::failed)?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
+        match answer.trim() == self.expects {
+            true => Ok(()),
+            false => Err(Failure::failed("nothing was done")),
+        }
+    }
+
     /// Whether what was given by an option agrees; `None` if somebody must be asked.
     fn is_answered(&self, given: Option<&str>, can_ask: bool) -> Result<Option<()>, Failure> {
         match given {
@@ -359,21 +397,22 @@ impl Question {
     }
 }
 
-fn confirm(question: &Question, given: Option<&str>) -> Result<(), Failure> {
-    if question.is_answered(given, can_ask())?.is_some() {
-        return Ok(());
+/// What must still be typed.
+fn open_questions(options: &Destroy, stack: &str, can_ask: bool) -> Result<Vec<Question>, Failure> {
+    let mut open = Vec::new();
+    let mut all = vec![(Question::stack(stack), &options.yes)];
+    if options.delete_tables {
+        all.push((Question::tables(stack), &options.yes_tables));
     }
-    eprint!("{}", question.asks);
-    std::io::stderr().flush().map_err(Failure::failed)?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
-    match answer.trim() == question.expects {
-        true => Ok(()),
-        false => Err(Failure::failed("nothing was done")),
+    for (question, given) in all {
+        if question.is_answered(given.as_deref(), can_ask)?.is_none() {
+            open.push(question);
+        }
     }
+    Ok(open)
 }
 
-/// Makes a backup and waits until it can be restored from.
+/// Makes a backup and waits until it can be restored from. Only then may the first table go.
 async fn back_up(table: &str, reach: &Reach) -> Result<String, Failure> {
     let dynamodb = &reach.clients.dynamodb;
     let failed = |cause: String| Failure::Failed(format!("back up {table}: {cause}; no table was deleted"));
@@ -392,7 +431,7 @@ async fn back_up(table: &str, reach: &Reach) -> Result<String, Failure> {
         let details = answer.backup_description.and_then(|backup| backup.backup_details);
         match details.map(|details| details.backup_status) {
             Some(BackupStatus::Available) => return Ok(arn),
-            Some(BackupStatus::Creating) => tokio::time::sleep(BACKUP_PAUSE).await,
+            Some(BackupStatus::Creating) => tokio::time::sleep(PAUSE).await,
             _ => return Err(failed("it is not available".to_owned())),
         }
     }
@@ -410,9 +449,23 @@ async fn delete(table: &str, reach: &Reach) -> Result<(), Failure> {
         .send()
         .await;
     unprotected.map_err(|e| Failure::Failed(format!("unprotect {table}: {}", cause(&e))))?;
-    let deleted = dynamodb.delete_table().table_name(table).send().await;
-    deleted.map_err(|e| Failure::Failed(format!("delete {table}: {}", cause(&e))))?;
-    Ok(())
+    for _ in 0..CHANGE_LOOKS {
+        match dynamodb.delete_table().table_name(table).send().await {
+            Ok(_) => return Ok(()),
+            // Unprotecting is a change that takes its time.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_in_use_exception()) =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(Failure::Failed(format!("delete {table}: {}", cause(&error)))),
+        }
+    }
+    Err(Failure::Failed(format!(
+        "delete {table}: it is still being changed; run this again later"
+    )))
 }
 
 #[cfg(test)]
@@ -460,7 +513,7 @@ mod tests {
     fn a_bucket_is_unreported_until_its_row_is_and_counted_once() {
         let one = |rows, units| Unreported { units, rows };
         let counter = [item(
-            "g1",
+            FIRST,
             &[("u3600.api_calls", 7), ("w60000.1", 9), ("q0.api_calls.p", 9)],
         )];
         assert_eq!(unreported(&counter, &[]), one(1, 7)); // every message was lost
@@ -518,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_backed_up_before_and_deleted_after_the_stack() {
+    fn tables_are_backed_up_and_deleted_once_nobody_writes_to_them() {
         let target = Target {
             stack: "farebox".to_owned(),
             region: None,
@@ -533,7 +586,7 @@ mod tests {
         assert_eq!(plan(&holdings, &target, false), [delete]);
         assert_eq!(
             plan(&holdings, &target, true),
-            ["back up farebox-ledger", delete, "unprotect and delete farebox-ledger"]
+            [delete, "back up farebox-ledger", "unprotect and delete farebox-ledger"]
         );
     }
 }

@@ -71,7 +71,13 @@ impl fmt::Display for Failure {
 impl From<farebox_aws::Error> for Failure {
     fn from(error: farebox_aws::Error) -> Self {
         let text = error.to_string();
-        let hint = if text.contains("ResourceNotFoundException") {
+        // What the SDK adds for its own developers.
+        let text = text.split(" (DispatchFailure(").next().unwrap_or(&text);
+        let hint = if text.contains("dispatch failure") {
+            ": is there a way to AWS from here, and is AWS_ENDPOINT_URL right, if it is set?"
+        } else if text.contains("AccessDenied") {
+            ": the credentials are not allowed to; name others with --profile"
+        } else if text.contains("ResourceNotFoundException") {
             ": is the stack deployed in this region? Name it with --stack, or its tables with --accounts-table, \
              --counters-table and --ledger-table"
         } else if text.contains("UnrecognizedClientException") || text.contains("ExpiredToken") {

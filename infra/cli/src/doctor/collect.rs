@@ -73,7 +73,9 @@ pub(crate) async fn collect(options: &Doctor, reach: &Reach) -> Result<Facts, Fa
         // Who does not answer to that is not asked the rest.
         if look.clock("Stripe", before_s, date) {
             look.stripe(&client, seen).await;
-            look.catalog(options, client).await;
+            if look.facts.stripe.as_ref().is_some_and(|stripe| !stripe.is_key_unknown) {
+                look.catalog(options, client).await;
+            }
         }
     }
     Ok(look.facts)

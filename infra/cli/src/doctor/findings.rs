@@ -1032,8 +1032,11 @@ fn endpoints(stripe: &Stripe, stack: Option<&Stack>, found: &mut Vec<Finding>) {
             found.push(warning(
                 "stripe-version",
                 format!(
-                    "The endpoint {id} sends events of version {}",
-                    endpoint.api_version.as_deref().unwrap_or("of the account's default")
+                    "The endpoint {id} sends events of {}",
+                    endpoint
+                        .api_version
+                        .as_deref()
+                        .unwrap_or("the account's default version")
                 ),
                 "Farebox reads little of an event and fetches the rest, but is tried with its own version only.",
                 format!(
