@@ -14,8 +14,10 @@ use farebox_core::{
 use farebox_stripe::{CycleAnchor, ItemChange, Proration, Subscription, SubscriptionItem, SubscriptionUpdate};
 use sha2::{Digest, Sha256};
 
-use crate::{Books, Error};
+use crate::{Books, Error, PlanPrices};
 
+/// So often a step of a sale may meet a 5xx of Stripe's in a day.
+const NAMES_MAX: u32 = 50;
 /// The key in Stripe's metadata that names our customer.
 pub const CUSTOMER_KEY: &str = "farebox_customer";
 
@@ -60,8 +62,7 @@ impl Books {
             Some(in_stripe) => in_stripe,
             None => {
                 let key = step(id, "customer", &[&sale.name, email.unwrap_or_default()]);
-                let created = self.stripe.create_customer(&sale.name, email, metadata.clone(), &key);
-                created.await?.id
+                self.create_customer(&sale.name, email, &metadata, &key).await?
             }
         };
         let trial = sale.trial_days.unwrap_or(terms.trial_days);
@@ -72,10 +73,8 @@ impl Books {
             "subscription",
             &[&in_stripe, terms.plan().as_str(), &trial.to_string(), &life],
         );
-        let subscription = self
-            .stripe
-            .create_subscription(&in_stripe, &prices.all(), (trial > 0).then_some(trial), metadata, &key)
-            .await?;
+        let trial = (trial > 0).then_some(trial);
+        let subscription = self.subscribe(&in_stripe, &prices, trial, &metadata, &key).await?;
         let no_period = || Error::Refused("the new subscription has no items".to_owned());
         let item = subscription.items.first().ok_or_else(no_period)?;
         let cycle = Cycle {
@@ -106,6 +105,51 @@ impl Books {
         }
         // The first payment may be open.
         Ok(self.follow(&sale.id, None).await?.customer)
+    }
+
+    /// Makes the customer in Stripe. One that was made behind a 5xx is left alone there: without a subscription it pays nothing.
+    async fn create_customer(
+        &self,
+        name: &str,
+        email: Option<&str>,
+        metadata: &HashMap<String, String>,
+        key: &str,
+    ) -> Result<String, Error> {
+        for key in names(key) {
+            match self.stripe.create_customer(name, email, metadata.clone(), &key).await {
+                Err(farebox_stripe::Error::ServerFault { replayed: true, .. }) => {}
+                answer => return Ok(answer?.id),
+            }
+        }
+        Err(spent(key))
+    }
+
+    /// Subscribes the customer, who has no other living subscription: one that was made behind a 5xx is found before another is
+    /// asked for.
+    async fn subscribe(
+        &self,
+        in_stripe: &str,
+        prices: &PlanPrices,
+        trial: Option<u32>,
+        metadata: &HashMap<String, String>,
+        key: &str,
+    ) -> Result<Subscription, Error> {
+        let all = prices.all();
+        for key in names(key) {
+            let created = self.stripe.create_subscription(in_stripe, &all, trial, metadata.clone(), &key);
+            match created.await {
+                Err(farebox_stripe::Error::ServerFault { replayed: true, .. }) => {}
+                answer => return Ok(answer?),
+            }
+            let made = self.stripe.subscriptions_of(in_stripe).await?;
+            let is_it = |found: &Subscription| {
+                found.ended_at.is_none() && found.items.iter().any(|item| item.price == prices.base)
+            };
+            if let Some(found) = made.into_iter().find(is_it) {
+                return Ok(found);
+            }
+        }
+        Err(spent(key))
     }
 
     /// A customer whose subscription had ended has a new one.
@@ -154,6 +198,18 @@ fn step(id: &CustomerId, what: &str, asked: &[&str]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("farebox-{id}-{what}-{digest}")
+}
+
+/// The names that a step has for Stripe, one after the other: Stripe keeps a 5xx under its name and repeats it for a day
+/// (<https://docs.stripe.com/api/idempotent_requests>). Whoever does the step again passes those by, and asks once under the
+/// next.
+fn names(key: &str) -> impl Iterator<Item = String> {
+    let later = (1..NAMES_MAX).map(move |n| format!("{key}-{n}"));
+    std::iter::once(key.to_owned()).chain(later)
+}
+
+fn spent(key: &str) -> Error {
+    Error::Refused(format!("Stripe has failed {NAMES_MAX} times at {key}; try again tomorrow"))
 }
 
 fn contended(id: &CustomerId) -> Error {
@@ -397,7 +453,8 @@ impl Books {
                 proration: Proration::None,
                 ..SubscriptionUpdate::default()
             };
-            let key = format!("farebox-{id}-cancel-{end}-{}", customer.auth_epoch);
+            // It may be asked for any number of times, and a name that got a 5xx is spent for a day.
+            let key = format!("farebox-{id}-cancel-{end}-{}", self.accounts.random().token()?);
             self.stripe.update_subscription(&subscription, &update, &key).await?;
             return Ok(control
                 .change(id, now, |customer| {

@@ -14,7 +14,7 @@ use crate::{
     proxy::Fault,
     random::Random,
     scenario::{self, Scenario},
-    site::{ADMIT, Place},
+    site::{ADMIT, Actor, Place},
     wire::{At, Plan},
     world::{START_S, Skew, Step, World},
 };
@@ -221,4 +221,32 @@ async fn every_amount_is_exact_after_a_fault_at_any_call_site() {
         profiled.as_secs_f64(),
     ));
     assert!(failed.is_empty(), "{} of {n} runs are not exact", failed.len());
+}
+
+/// Stripe keeps a 5xx under the name of the request and repeats it for a day: the sale must not wait for that, nor make a second
+/// subscription.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_goes_on_after_a_fault_that_stripe_repeats() {
+    for site in ["POST /v1/customers", "POST /v1/subscriptions"] {
+        for fault in [Fault::Error500Before, Fault::Error500After] {
+            let mut world = World::start(1, START_S, Skew::default()).await;
+            let place = Place {
+                actor: Actor::Operator,
+                site,
+            };
+            let plan = Plan {
+                at: At::Place(place),
+                fault,
+                nth: 0,
+                times: 2,
+                flavour: 0,
+            };
+            world.wire.plan(Some(plan));
+            world.run(&[Step::Sell("acme", "pro")]).await;
+            let stripe = world.system.services.stand_in.snapshot();
+            let subscriptions = stripe["subscriptions"].as_array().map_or(0, Vec::len);
+            assert_eq!(subscriptions, 1, "{site} {fault:?}");
+            assert!(world.now_s() < START_S + 3_600, "{site} {fault:?}");
+        }
+    }
 }
