@@ -83,6 +83,12 @@ impl Answer {
                 should_retry,
                 request_id,
             })
+        } else if self.status == StatusCode::BAD_REQUEST && message.is_none() && kind.is_none() {
+            // Cut short, or not Stripe's: it may have been the one that says that Stripe has the event already.
+            Err(Error::Malformed {
+                what: "a 400 that holds no error of stripe's".to_owned(),
+                request_id,
+            })
         } else if self.status.is_client_error() {
             let message = clean(message).unwrap_or_else(|| "the answer holds no error of stripe's".to_owned());
             Err(Error::Rejected {

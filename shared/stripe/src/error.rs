@@ -77,7 +77,8 @@ pub enum Error {
         request_id: Option<String>,
     },
 
-    /// An answer that says success but that we can't read, or doubt: the outcome is unknown. Ask again with the **same** key.
+    /// An answer that says success, or 400, but that we can't read, or doubt: the outcome is unknown. Ask again with the **same**
+    /// key.
     #[error("stripe's answer can't be read: {what}{}", Request(.request_id))]
     Malformed {
         /// What is wrong with it.
