@@ -1,0 +1,126 @@
+//! Refinement: each conditional write, as DynamoDB runs it, is the rule as code says it.
+//!
+//! Random items meet random writes. The write is sent by the SDK to a real table; the rule beside it here says what must come
+//! of it: refused, with the item as it was, or applied, with every attribute of the item after it. Both must agree.
+//!
+//! `REFINEMENT_STATES` is how many states there are (20,000 or so without it), `REFINEMENT_SEED` with which they begin, and
+//! `DYNAMODB_ENDPOINT` another DynamoDB than the embedded one: see `dynamodb-local.sh`.
+
+#[path = "refinement/admission.rs"]
+mod admission;
+#[path = "refinement/rules.rs"]
+mod rules;
+#[path = "refinement/table.rs"]
+mod table;
+
+use farebox_core::expression::Value;
+use fastrand::Rng;
+
+use crate::table::{Item, Table};
+
+/// A slice that a debug build is through with in seconds.
+const STATES: u64 = 5_000;
+
+fn states() -> u64 {
+    number("REFINEMENT_STATES").unwrap_or(STATES)
+}
+
+fn first_seed() -> u64 {
+    number("REFINEMENT_SEED").unwrap_or(1)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is no number: {text}")),
+    )
+}
+
+#[tokio::test]
+async fn every_write_to_counters_and_rows_is_its_rule() {
+    let table = Table::open().await;
+    let (mut applied, mut refused) = (0, 0);
+    let mut by_rule = std::collections::BTreeMap::<&str, [u64; 2]>::new();
+    for seed in first_seed()..first_seed() + states() {
+        let mut rng = Rng::with_seed(seed);
+        let before = item(&mut rng);
+        let case = rules::case(&mut rng, before.as_ref());
+        let expected = (case.rule)(&before.clone().unwrap_or_default());
+        let key = format!("state-{seed}");
+        let found = table.run(&key, before.as_ref(), &case.write).await;
+        let name = case.name;
+        match (&expected, found) {
+            (Some(after), Ok(found)) => assert_eq!(found, *after, "seed {seed}: {name} of {before:?}"),
+            (None, Err(found)) => assert_eq!(found, before, "seed {seed}: {name} was refused"),
+            (expected, found) => {
+                panic!("seed {seed}: {name} of {before:?} must come to {expected:?}, came to {found:?}")
+            }
+        }
+        let is_applied = expected.is_some();
+        *(if is_applied { &mut applied } else { &mut refused }) += 1;
+        by_rule.entry(name).or_default()[usize::from(is_applied)] += 1;
+    }
+    // Each rule must have met both: a case that is always refused proves nothing.
+    if states() >= STATES {
+        for (name, [refused, applied]) in by_rule {
+            assert!(
+                refused > 0 && applied > 0,
+                "{name}: {applied} applied, {refused} refused"
+            );
+        }
+    }
+}
+
+/// An item of which any attribute may be missing, or the whole item.
+fn item(rng: &mut Rng) -> Option<Item> {
+    if rng.u64(..12) == 0 {
+        return None;
+    }
+    let mut item = Item::new();
+    let mut put = |rng: &mut Rng, name: &str, value: Value| {
+        if rng.u64(..10) < 8 {
+            item.insert(name.to_owned(), value);
+        }
+    };
+    let state = ["open", "open", "sealed", "sending", "reported", "parked"][rng.usize(..6)];
+    put(rng, "state", state.into());
+    for (name, texts) in [
+        ("generation", &["g1", "g2"][..]),
+        ("claim", &["t1", "t2"]),
+        ("identifier", &["i1", "i2"]),
+        ("work", &["work-0"]),
+        ("outcome", &["accepted"]),
+        ("kind", &["credit"]),
+        ("stripe_customer", &["cus_1"]),
+        ("event_name", &["api_calls"]),
+    ] {
+        let text = texts[rng.usize(..texts.len())];
+        put(rng, name, text.into());
+    }
+    for name in [
+        "units",
+        "credit",
+        "value",
+        "tries",
+        "faults",
+        "own_minute",
+        "granted",
+        "taken",
+        "auth_epoch",
+    ] {
+        let n = rng.u64(..6);
+        put(rng, name, n.into());
+    }
+    for name in ["sealed", "due", "bucket_end", "timestamp", "claimed_at"] {
+        let n = rules::moment(rng);
+        put(rng, name, n.into());
+    }
+    for name in rules::BUCKETS {
+        let n = rng.u64(..1_000);
+        put(rng, name, n.into());
+    }
+    // Nobody's, and so to be left alone.
+    put(rng, "note", "kept".into());
+    Some(item)
+}
