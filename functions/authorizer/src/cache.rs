@@ -200,9 +200,38 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use farebox_core::id::CustomerId;
+    use farebox_core::{
+        id::CustomerId,
+        key::{ApiKey, KeyHash, Mode},
+        time::Timestamp,
+    };
 
-    use super::Cache;
+    use super::{Cache, ENTRIES_MAX, UNKNOWN_KEY_MS};
+
+    fn made_up(n: u64) -> KeyHash {
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(&n.to_be_bytes());
+        let key = ApiKey::new("fb", Mode::Test, random);
+        key.unwrap_or_else(|e| panic!("{e}")).hash()
+    }
+
+    #[test]
+    fn unknown_keys_take_a_bounded_memory_however_many_come() {
+        let (mut cache, now) = (Cache::default(), Timestamp::from_s(1));
+        for n in 0..100_000 {
+            cache.remember_unknown(made_up(n), now);
+            cache.remember_unknown(made_up(n), now);
+        }
+        assert_eq!(
+            (cache.unknown.len(), cache.unknown_order.len()),
+            (ENTRIES_MAX, ENTRIES_MAX)
+        );
+        let entry = size_of::<(KeyHash, Timestamp)>() + 1; // and the map's byte of control
+        let bytes = cache.unknown.capacity() * 8 / 7 * entry + cache.unknown_order.capacity() * size_of::<KeyHash>();
+        assert!(bytes < 2_000_000, "{bytes} bytes");
+        assert!(cache.is_unknown(made_up(99_999), now) && !cache.is_unknown(made_up(0), now));
+        assert!(!cache.is_unknown(made_up(99_999), now.plus_ms(UNKNOWN_KEY_MS)));
+    }
 
     #[test]
     fn a_run_of_uncounted_requests_is_of_one_counter_item() {

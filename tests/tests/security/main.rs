@@ -3,4 +3,6 @@
 mod exhaustion;
 mod front;
 mod isolation;
+mod outage;
 mod planted;
+mod wire;

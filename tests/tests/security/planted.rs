@@ -5,14 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use farebox_authorizer::{Authorizer, Deps};
-use farebox_aws::{
-    accounts::AccountTable,
-    connect::{Clients, Settings},
-    control::NewKey,
-    counters::CounterTable,
-    queue::UsageQueue,
-};
+use farebox_aws::control::NewKey;
 use farebox_core::{
     account::WebhookSecret,
     key::{ApiKey, Mode},
@@ -23,7 +16,7 @@ use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, items, sell, system};
 use tracing_subscriber::{fmt::MakeWriter, util::SubscriberInitExt};
 
-use crate::front::Front;
+use crate::{front::Front, wire::Wires};
 
 const TIERS: &str = "
 tiers:
@@ -201,19 +194,10 @@ async fn use_and_misuse(system: &System, front: &Front, key: &str) {
 
 /// The same with tables and Stripe out of order.
 async fn use_in_trouble(system: &System, key: &str) {
-    let settings = Settings {
-        dynamodb_endpoint: Some("http://127.0.0.1:1".to_owned()),
-        sqs_endpoint: Some("http://127.0.0.1:1".to_owned()),
-        ..system.services.settings.clone()
-    };
-    let (clients, tables) = (Clients::new(&settings), system.tables());
-    let cut_off = Authorizer::new(Deps {
-        accounts: AccountTable::new(clients.clone(), tables.accounts.clone()),
-        counters: CounterTable::new(clients.clone(), tables.counters.clone()),
-        queue: UsageQueue::new(clients, system.queues().usage.clone()),
-        forbidden_403: true,
-        usage_identifier_key: None,
-    });
+    let wires = Wires::to(system).await;
+    wires.dynamodb.cut(true);
+    wires.sqs.cut(true);
+    let cut_off = wires.environment(system);
     let answer = call(system, &cut_off, key, "/v1/items").await;
     assert!(matches!(answer, Answer::Denied(code, _) if code == "unavailable"));
     for kind in [
