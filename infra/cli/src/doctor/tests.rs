@@ -442,7 +442,8 @@ fn forbids(facts: &mut Facts) {
 #[test]
 fn the_pieces_of_a_403() {
     assert_eq!(after(forbids), []);
-    let pieces: [(fn(&mut Facts), &str); 4] = [
+    type Change = fn(&mut Facts);
+    let pieces: [(Change, &str); 4] = [
         (|facts| api(facts).takes_key_from_authorizer = false, "AUTHORIZER"),
         (|facts| api(facts).methods[0].needs_key = false, "apiKeyRequired"),
         (

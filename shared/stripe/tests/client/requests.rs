@@ -855,3 +855,81 @@ async fn a_question_about_the_key_asks_for_one_object() {
     assert_eq!(access, Access::Allowed);
     assert_get(&server.request(), "/v1/prices", &[("limit", "1")]);
 }
+
+#[tokio::test]
+async fn what_a_restricted_key_lacks_is_named() {
+    let refused = r#"{"type":"invalid_request_error","message":"The provided key 'rk_test_*1' does not have the required
+        permissions for this endpoint on account 'acct_1'. Having the 'rak_invoice_read' permission would allow this request to
+        continue."}"#
+        .replace('\n', " ");
+    let incomplete = r#"{"type":"invalid_request_error","message":"Missing required param: event_name."}"#;
+    let unknown = r#"{"type":"invalid_request_error","message":"Invalid API Key provided: rk_test_*1"}"#;
+    let answers = [refusal(403, &refused), refusal(400, incomplete), refusal(401, unknown)];
+    let server = Server::start(answers).await;
+    let client = server.client();
+    let permission = Some("rak_invoice_read".to_owned());
+    assert_eq!(
+        client.access(Area::Invoices).await.unwrap(),
+        Access::Denied { permission }
+    );
+    assert_eq!(client.access(Area::MeterEvents).await.unwrap(), Access::Allowed);
+    assert_eq!(client.access(Area::Prices).await.unwrap(), Access::UnknownKey);
+    let requests = server.requests();
+    assert_get(&requests[0], "/v1/invoices", &[("limit", "1")]);
+    // An event without the fields that it must have: it can't become one.
+    assert_eq!(
+        (requests[1].method.as_str(), requests[1].path.as_str()),
+        ("POST", "/v1/billing/meter_events")
+    );
+    assert_eq!(requests[1].form(), []);
+    assert_get(&requests[2], "/v1/prices", &[("limit", "1")]);
+}
+
+#[tokio::test]
+async fn destinations_over_pages_and_how_long_invoices_stay_drafts() {
+    let destination = |id: &str, next: &str| {
+        format!(
+            r#"{{"data":[{{"id":"{id}","enabled_events":["v1.billing.meter.no_meter_found"],"event_payload":"thin",
+                "snapshot_api_version":null,"status":"enabled","webhook_endpoint":{{"url":"https://w.example/"}}}},
+                {{"id":"{id}b","enabled_events":["*"],"event_payload":"snapshot","snapshot_api_version":"2026-09-30.endive",
+                "status":"disabled","webhook_endpoint":null}}],"next_page_url":{next},"previous_page_url":null}}"#
+        )
+    };
+    let next = r#""https://api.stripe.com/v2/core/event_destinations?limit=100&page=p2""#;
+    let invoices = r#"{"data":[{"id":"in_2","billing_reason":"subscription_cycle","created":100,
+        "automatically_finalizes_at":3700,"status_transitions":{"finalized_at":null}},{"id":"in_1","billing_reason":null,
+        "created":50,"automatically_finalizes_at":null,"status_transitions":{"finalized_at":60}}],"has_more":true}"#;
+    let pages = [
+        ok(&destination("ed_1", next)),
+        ok(&destination("ed_2", "null")),
+        ok(invoices),
+    ];
+    let server = Server::start(pages).await;
+    let client = server.client();
+    let destinations = client.event_destinations().await.unwrap();
+    let ids: Vec<&str> = destinations.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, ["ed_1", "ed_1b", "ed_2", "ed_2b"]);
+    assert_eq!(destinations[0].url.as_deref(), Some("https://w.example/"));
+    assert_eq!(
+        (destinations[1].url.as_deref(), destinations[1].event_payload.as_str()),
+        (None, "snapshot")
+    );
+    let times = client.invoice_times().await.unwrap();
+    assert_eq!(
+        (times[0].created, times[0].automatically_finalizes_at),
+        (100, Some(3_700))
+    );
+    assert_eq!(
+        (times[1].finalized_at, times[1].billing_reason.as_deref()),
+        (Some(60), None)
+    );
+    let requests = server.requests();
+    let first = [("limit", "100"), ("include[0]", "webhook_endpoint.url")];
+    assert_get(&requests[0], "/v2/core/event_destinations", &first);
+    assert_get(
+        &requests[1],
+        "/v2/core/event_destinations",
+        &[("limit", "100"), ("page", "p2")],
+    );
+    assert_get(&requests[2], "/v1/invoices", &[("limit", "100")]);
+}
