@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 REGION = "us-east-1"
 STACK = "farebox"
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
-STRIPE_KEY = "sk_test_emulator"
+STRIPE_KEY = "rk_test_emulator"
 MAIL_FROM = "billing@farebox.example"
 FUNCTIONS = ("authorizer", "consumer", "webhook", "notifier")
 # A machine that compiles meanwhile is slow; a test that hangs must end all the same.
@@ -135,7 +135,7 @@ class Cloud:
 
     def start_stripe(self):
         standin = TARGET / "debug/examples/serve"
-        process = self.start("stripe", [standin, "0"], {}, stdout=subprocess.PIPE)
+        process = self.start("stripe", [standin, "0"], self.clock.environment, stdout=subprocess.PIPE)
         self.stripe_url, self.stripe_controls = (process.stdout.readline().decode().strip() for _ in range(2))
         if not self.stripe_controls:
             raise Failed(f"{standin} does not start")
@@ -199,6 +199,7 @@ class Cloud:
         """Runs the real command as an owner would, on the deployed stack."""
         environment = {
             **self.aws_environment,
+            "AWS_ENDPOINT_URL": self.url,
             "FAREBOX_STACK": STACK,
             "STRIPE_SECRET_KEY": STRIPE_KEY,
             "STRIPE_BASE_URL": self.stripe_url,

@@ -161,6 +161,26 @@ def tell(world):
     )
 
 
+def examine(world):
+    """farebox doctor looks at all of it, and finds what the emulator left out of the template."""
+
+    def errors():
+        found = world.cloud.farebox("doctor", expect=1)["findings"]
+        return {finding["check"] for finding in found if finding["severity"] == "error"}
+
+    # The emulator imports neither gateway responses nor point-in-time recovery, and the test sends Stripe's events itself.
+    world.equal("no backup, no 429, no endpoint at Stripe", errors(), {"table", "gateway-response", "stripe-endpoint"})
+    database = world.cloud.client("dynamodb")
+    for name in ("Accounts", "Counters", "Ledger"):
+        recovery = {"PointInTimeRecoveryEnabled": True}
+        database.update_continuous_backups(
+            TableName=world.outputs[f"{name}TableName"], PointInTimeRecoverySpecification=recovery
+        )
+    world.equal(
+        "done what it says about the tables, it is silent about them", errors(), {"gateway-response", "stripe-endpoint"}
+    )
+
+
 def tick(world):
     """The hour ends; the schedule of the template reports it."""
     world.move_into_next_hour()
@@ -410,6 +430,7 @@ STEPS = (
     refuse,
     serve,
     tell,
+    examine,
     tick,
     repeat,
     revoke,
