@@ -282,7 +282,10 @@ impl Run {
         let balance = self.books.ledger.balance(&key.customer, &key.meter).await?;
         let credit = balance.take(units);
         let (write, count) = if credit == units {
-            (ledger::close(units, credit, "all of it was given", now), &mut report.closed)
+            (
+                ledger::close(units, credit, "all of it was given", now),
+                &mut report.closed,
+            )
         } else {
             let frozen = Report {
                 value: units - credit,
@@ -293,7 +296,7 @@ impl Run {
             };
             // The row's own slot may be newer than the customer's record.
             let slots = customer.next_slot.max(key.generation.slot().saturating_add(1));
-            let is_own = have_minutes_of_their_own(row.bucket(), slots);
+            let is_own = have_minutes_of_their_own(row.bucket(), slots, now);
             let write = ledger::freeze(&frozen, units, credit, now);
             (ledger::with_own_minute(write, is_own), &mut report.sealed)
         };
@@ -505,7 +508,8 @@ impl Run {
     async fn finish(&self, key: &RowKey, report: &mut TickReport) -> Result<(), Error> {
         // Another generation has no such bucket. The same one unsealed came back from a backup: the operator gives it a
         // generation of its own before it serves.
-        if matches!(self.prune(key).await?, Updated::Refused(Some(item)) if item.generation == key.generation.as_str()) {
+        if matches!(self.prune(key).await?, Updated::Refused(Some(item)) if item.generation == key.generation.as_str())
+        {
             return Err(Error::Row {
                 row: key.to_string(),
                 problem: "reported, but its bucket is not sealed",

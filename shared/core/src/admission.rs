@@ -409,7 +409,7 @@ pub fn plan(demand: &Demand, belief: Option<&Belief>) -> Result<Attempt, Denial>
     })
 }
 
-/// The window and quota attributes that nothing reads any more. Bucket attributes are never among them: only a reported row
+/// The window and quota attributes that nothing reads any more. Bucket attributes are never among them: only a frozen row
 /// prunes its own.
 fn stale_attributes(counters: &Counters, now: Timestamp, period: Period) -> Vec<String> {
     let is_stale = |name: &str| {

@@ -233,11 +233,11 @@ pub fn has_minute_of_its_own(bucket: Bucket, slot: u32) -> bool {
     u64::from(slot) < whole_minutes(bucket)
 }
 
-/// Whether each of so many slots has a minute of its own: one that wraps around lands on the minute of a slot that does not.
-/// Only then can a report be asked for.
+/// Whether each of so many slots has a minute of its own for good: one that wraps around lands on the minute of a slot that does
+/// not, and in a bucket that is not over a later slot may count as well. Only then can a report be asked for.
 #[must_use]
-pub fn have_minutes_of_their_own(bucket: Bucket, slots: u32) -> bool {
-    u64::from(slots) <= whole_minutes(bucket)
+pub fn have_minutes_of_their_own(bucket: Bucket, slots: u32, now: Timestamp) -> bool {
+    u64::from(slots) <= whole_minutes(bucket) && bucket.end <= now.s()
 }
 
 fn whole_minutes(bucket: Bucket) -> u64 {
@@ -382,8 +382,7 @@ pub fn freeze(report: &Report, units: u64, credit: u64, now: Timestamp) -> Expre
     .value(":now", now.s())
 }
 
-/// Lets [`freeze`] write down as well whether the report's minute is its own: slots that come later can't have counted in its
-/// bucket.
+/// Lets [`freeze`] write down as well whether the report's minute is its own ([`have_minutes_of_their_own`]).
 #[must_use]
 pub fn with_own_minute(freeze: Expression, is_own: bool) -> Expression {
     Expression {
@@ -677,8 +676,10 @@ mod tests {
             end: HOUR + 600,
         };
         assert_eq!(report_timestamp(bucket, 0), report_timestamp(bucket, 10));
-        assert!(have_minutes_of_their_own(bucket, 10));
-        assert!(!have_minutes_of_their_own(bucket, 11));
+        let own = |slots, now| have_minutes_of_their_own(bucket, slots, Timestamp::from_s(now));
+        assert!(own(10, bucket.end));
+        assert!(!own(11, bucket.end));
+        assert!(!own(10, bucket.end - 1), "another slot may come");
 
         let now = HOUR + ASK_AFTER_S + 1;
         let step = |own_minute| {
