@@ -39,8 +39,17 @@ impl fmt::Display for Case {
 /// How often a scenario reaches each call site under a seed, without any fault.
 type Profile = BTreeMap<(&'static str, u64), BTreeMap<Place, u64>>;
 
-/// One run: the call sites that were reached as long as there could be faults, and what is wrong in the end.
-async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> (BTreeMap<Place, u64>, Vec<String>) {
+/// How a run ended.
+struct Ended {
+    /// The call sites that were reached as long as there could be faults.
+    seen: BTreeMap<Place, u64>,
+    /// How many calls the fault befell.
+    struck: u64,
+    /// What is wrong in the end.
+    problems: Vec<String>,
+}
+
+async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> Ended {
     let mut world = World::start(seed, START_S, Skew::default()).await;
     world.wire.plan(plan);
     world.run(&scenario.steps(seed)).await;
@@ -55,10 +64,7 @@ async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> (BTreeMap<Pl
     if audit.parked > 0 && !scenario.parks {
         problems.push(format!("{} units are parked", audit.parked));
     }
-    if plan.is_some() && struck == 0 {
-        problems.push("the fault never struck".to_owned());
-    }
-    (seen, problems)
+    Ended { seen, struck, problems }
 }
 
 /// One case, in a scenario that reaches its call site.
@@ -73,23 +79,27 @@ async fn strike(case: Case, profile: &Profile) -> Vec<String> {
             ))
         })
         .collect();
-    let Some(&(name, calls)) = (!reaching.is_empty()).then(|| random.pick(&reaching)) else {
-        return vec!["no scenario reaches the call site".to_owned()];
-    };
-    let scenario = Scenario::named(name).expect("a scenario");
-    let plan = Plan {
-        at: At::Place(case.place),
-        fault: case.fault,
-        nth: random.below(calls),
-        // Once, or as long as the SDK tries, and a bit longer.
-        times: *random.pick(&[1, 1, 2, 4]),
-        flavour: random.below(6),
-    };
-    let (_, problems) = run(scenario, case.seed, Some(plan)).await;
-    problems
-        .into_iter()
-        .map(|problem| format!("[{name}, {plan:?}] {problem}"))
-        .collect()
+    let times = *random.pick(&[1, 1, 2, 4]); // once, or as long as the SDK tries and a bit longer
+    let flavour = random.below(6);
+    let first = random.below(reaching.len().max(1) as u64) as usize;
+    for &(name, calls) in reaching.iter().cycle().skip(first).take(reaching.len()) {
+        // How often something is tried again depends on which of two was first: it may be less often this time.
+        for nth in [random.below(calls), 0] {
+            let plan = Plan {
+                at: At::Place(case.place),
+                fault: case.fault,
+                nth,
+                times,
+                flavour,
+            };
+            let ended = run(Scenario::named(name).expect("a scenario"), case.seed, Some(plan)).await;
+            if ended.struck > 0 || !ended.problems.is_empty() {
+                let told = |problem| format!("[{name}, call {nth}, {times} times, flavour {flavour}] {problem}");
+                return ended.problems.into_iter().map(told).collect();
+            }
+        }
+    }
+    vec!["the fault never struck".to_owned()]
 }
 
 /// Does all of them, some at a time; what failed, by case.
@@ -133,15 +143,17 @@ async fn profile(seeds: &BTreeSet<u64>) -> Profile {
     let failed = all(jobs.collect(), |(name, seed)| {
         let profile = Arc::clone(&profile);
         async move {
-            let (seen, problems) = run(Scenario::named(name).expect("a scenario"), seed, None).await;
-            profile.lock().expect("nobody panics here").insert((name, seed), seen);
-            problems
+            let ended = run(Scenario::named(name).expect("a scenario"), seed, None).await;
+            profile
+                .lock()
+                .expect("nobody panics here")
+                .insert((name, seed), ended.seen);
+            ended.problems
         }
     });
     let failed = failed.await;
     assert!(failed.is_empty(), "without any fault: {failed:#?}");
-    let profile = profile.lock().expect("nobody panics here").clone();
-    profile
+    profile.lock().expect("nobody panics here").clone()
 }
 
 /// The slice: every call site once and every fault in turn; and all of them where it matters most.

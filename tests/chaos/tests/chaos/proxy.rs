@@ -258,7 +258,11 @@ impl Between {
             Fault::Duplicate => {
                 let first = self.forward(server, call).await?;
                 let second = self.forward(server, call).await?;
-                Some(if strike.flavour % 2 == 0 { first } else { second })
+                Some(if strike.flavour.is_multiple_of(2) {
+                    first
+                } else {
+                    second
+                })
             }
             Fault::LateRequest => {
                 let (between, call, late) = (Arc::clone(self), call.clone(), self.wire.late());
@@ -306,12 +310,12 @@ impl Between {
             }
             Fault::Malformed => {
                 let answer = self.forward(server, call).await?;
-                // Only a success can be taken for one.
-                Some(if answer.is_success() {
-                    answer.malformed()
-                } else {
-                    answer
-                })
+                // A refusal is left as it is: nobody takes it for a success.
+                let is_success = answer.is_success();
+                if !is_success {
+                    self.wire.begins();
+                }
+                Some(if is_success { answer.malformed() } else { answer })
             }
             Fault::KillBefore => {
                 self.wire.doom().await;

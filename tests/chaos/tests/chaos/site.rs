@@ -138,6 +138,7 @@ const SITES: &[Site] = &[
     table("store period's units", "UpdateItem", &[LEDGER, "SET #shard = :units"], &[Consumer]),
     table("note alert", "PutItem", &[LEDGER, r#""S":"alert""#], &[Consumer]),
     table("read balance", "GetItem", &[LEDGER, "#credit#"], &[Consumer, Webhook, Operator]),
+    table("read grant", "GetItem", &[LEDGER, "#grant#"], &[]),
     table("read alert", "GetItem", &[LEDGER, "#alert#"], &[Consumer]),
     table("read row", "GetItem", &[LEDGER, r#"#api_calls""#], &[Consumer, Webhook, Operator]),
     table("query due rows", "Query", &[LEDGER, "#due <= :now"], &[Consumer]),
@@ -172,7 +173,9 @@ const AFTER_FAILURES: &[(Actor, &str)] = &[
     (Webhook, "retry later"),
     (Webhook, "GET /v1/billing/meters"),
     (Webhook, "GET /v1/billing/meters/*/event_summaries"),
+    (Webhook, "create counter"),
     (Operator, "retry later"),
+    (Operator, "read grant"),
     (Notifier, "postpone alert"),
 ];
 

@@ -2,6 +2,7 @@
 
 use farebox_billing::Asked;
 use farebox_core::ledger::RowState;
+use farebox_stripe::MeterEvent;
 
 use crate::{
     proxy::Fault,
@@ -245,4 +246,30 @@ async fn a_call_that_nobody_has_named_is_noticed() {
     assert_eq!(unlisted.len(), 1, "{unlisted:?}");
     let unlisted = unlisted.first().expect("one");
     assert!(unlisted.starts_with("operator: Scan \"farebox-ledger\""), "{unlisted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_unit_too_many_in_stripe_is_noticed() {
+    let mut world = World::start(9, START_S, Skew::default()).await;
+    world.run(&[Step::Sell("acme", "pro"), Step::Calls("acme", 4)]).await;
+    is_exact(&mut world, "before").await;
+    let (rows, _) = world.system.books.ledger.scan().await.expect("the ledger is readable");
+    let report = rows.iter().find_map(|row| row.report.clone()).expect("a report");
+    let event = MeterEvent {
+        event_name: report.event_name,
+        stripe_customer: report.stripe_customer,
+        value: 1,
+        identifier: "somebody-else".to_owned(),
+        timestamp: i64::try_from(report.timestamp).expect("a time"),
+    };
+    let sent = world
+        .system
+        .services
+        .stripe
+        .report_meter_event(&event, "somebody-else")
+        .await;
+    sent.expect("Stripe takes it");
+    let problems = world.audit().await.problems;
+    // By the minute, by the total, and by `farebox reconcile`.
+    assert_eq!(problems.len(), 3, "{problems:#?}");
 }

@@ -127,7 +127,10 @@ impl Wire {
         if !place.is_listed() {
             state.unlisted.insert(place.to_string());
         }
-        *state.seen.entry(place).or_default() += 1;
+        // In an outage no other fault can strike.
+        if !state.down.contains(&service) {
+            *state.seen.entry(place).or_default() += 1;
+        }
         if place.site == ADMIT
             && let Some(after) = &mut state.after_ambiguous
         {
