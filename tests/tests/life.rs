@@ -222,6 +222,14 @@ async fn whoever_leaves_at_once_is_billed_to_the_unit_and_not_let_in_again() {
     calls(&system, &sold, 27).await;
     let id = &sold.customer.id;
     system.books.cancel(id, When::Now).await.expect("cancelled");
+    // A clock that is behind opens nothing: nobody would bill it.
+    clock(&system, START_S + 4_990);
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "subscription_ended"),
+        "{denied:?}"
+    );
+    clock(&system, START_S + 5_000);
     let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
     assert!(
         matches!(denied, Answer::Denied(ref code, _) if code == "subscription_ended"),
@@ -315,6 +323,55 @@ async fn given_units_open_a_quota_that_blocks() {
         matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
         "{denied:?}"
     );
+}
+
+#[tokio::test]
+async fn a_grant_of_an_earlier_period_is_not_given_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "free").await;
+    let id = &sold.customer.id;
+    let give = async |units, grant| system.books.grant(id, DEFAULT_METER, units, grant).await;
+    give(4, "sorry").await.expect("given");
+    let error = give(5, "sorry").await.expect_err("refused").to_string();
+    assert!(error.contains("gave acme 4 units of api_calls: another"), "{error}");
+
+    run_until(&system, sold.customer.cycle.current.end + 7_200).await;
+    // The record forgets what ended, the ledger does not.
+    give(1, "another").await.expect("given");
+    let error = give(4, "sorry").await.expect_err("refused").to_string();
+    assert!(error.contains("in an earlier billing period"), "{error}");
+    let customer = system.books.customer(id).await.expect("there");
+    assert_eq!(customer.granted(DEFAULT_METER, system.clock().now().s()), 1);
+    let balance = system.control.ledger.balance(id, DEFAULT_METER).await;
+    assert_eq!(balance.expect("readable").granted, 5);
+}
+
+#[tokio::test]
+async fn stripe_sends_invoices_where_alerts_go() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    for email in [Some("new@acme.example".to_owned()), None] {
+        // A second time: nothing is different.
+        for _ in 0..2 {
+            let changed = system
+                .books
+                .contact(id, |contact| contact.email.clone_from(&email))
+                .await;
+            assert_eq!(changed.expect("changed").contact.email, email);
+            let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
+            let in_stripe = system
+                .services
+                .stripe
+                .customer(in_stripe)
+                .await
+                .expect("stripe answers");
+            assert_eq!(
+                in_stripe.expect("there").email.unwrap_or_default(),
+                email.clone().unwrap_or_default()
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -399,23 +399,29 @@ async fn contact(
     if is_trial {
         return would(out, &format!("change where alerts of {id} go"));
     }
-    let changed = reach
-        .control
-        .change(id, reach.now(), |customer| {
-            let contact = &mut customer.contact;
-            if let Some(email) = &email {
-                contact.email.clone_from(email);
-            }
-            if let Some(webhook) = &webhook {
-                contact.webhook.clone_from(webhook);
-            }
-            if let Some(secret) = &new_secret {
-                contact.webhook_secrets.insert(0, secret.clone());
-                contact.webhook_secrets.truncate(SECRETS_MAX);
-            }
-            Ok(())
-        })
-        .await?;
+    let apply = |contact: &mut Contact| {
+        if let Some(email) = &email {
+            contact.email.clone_from(email);
+        }
+        if let Some(webhook) = &webhook {
+            contact.webhook.clone_from(webhook);
+        }
+        if let Some(secret) = &new_secret {
+            contact.webhook_secrets.insert(0, secret.clone());
+            contact.webhook_secrets.truncate(SECRETS_MAX);
+        }
+    };
+    let changed = match email {
+        Some(_) => reach.books().await?.contact(id, apply).await?,
+        // Stripe knows of nothing else.
+        None => {
+            let change = |customer: &mut Customer| {
+                apply(&mut customer.contact);
+                Ok(())
+            };
+            reach.control.change(id, reach.now(), change).await?
+        }
+    };
     let mut value = record(&changed);
     if let Some(secret) = &new_secret {
         value["webhook_secret"] = json!(secret.reveal());

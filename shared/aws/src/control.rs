@@ -100,6 +100,7 @@ impl Control {
             phases: vec![phase],
             offered: None,
             ends: None,
+            is_leaving: false,
             cycle: new.cycle,
             auth_epoch: 1,
             is_suspended: false,

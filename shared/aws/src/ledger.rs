@@ -35,6 +35,15 @@ pub struct LedgerTable {
     table: String,
 }
 
+/// What was given under a grant's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Units.
+    pub units: u64,
+    /// The start of the billing period that they were given in; marks that are older than this field have none.
+    pub period: Option<u64>,
+}
+
 /// How a write to a row ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowWrite {
@@ -133,24 +142,56 @@ impl LedgerTable {
         })
     }
 
-    /// Gives units to a customer, once per grant id. Says whether it was new.
+    /// Gives units to a customer for the billing period that begins then, once per grant id. Returns what was given under that
+    /// id: now, or before.
     ///
     /// # Errors
     /// [`Error`] if it can't be written, [`Error::Contended`] if others kept changing the balance. Repeating is safe.
-    pub async fn grant(&self, customer: &CustomerId, meter: &str, id: &str, units: u64) -> Result<bool, Error> {
+    pub async fn grant(
+        &self,
+        customer: &CustomerId,
+        meter: &str,
+        id: &str,
+        units: u64,
+        period: u64,
+    ) -> Result<Given, Error> {
+        let key = Item::from([
+            (
+                "pk".to_owned(),
+                AttributeValue::S(format!("{customer}#grant#{meter}#{id}")),
+            ),
+            ("sk".to_owned(), AttributeValue::N("0".to_owned())),
+        ]);
         let mark = Put::builder()
             .table_name(&self.table)
-            .item("pk", AttributeValue::S(format!("{customer}#grant#{meter}#{id}")))
-            .item("sk", AttributeValue::N("0".to_owned()))
+            .set_item(Some(key.clone()))
             .item("kind", AttributeValue::S("grant".to_owned()))
             .item("granted_units", AttributeValue::N(units.to_string()))
+            .item("period", AttributeValue::N(period.to_string()))
             .condition_expression("attribute_not_exists(pk)")
             .build()
             .map_err(|e| Error::item("grant", e.to_string()))?;
         let add = self.transact(credit_key(customer, meter), ledger::grant(units))?;
         let items = vec![TransactWriteItem::builder().put(mark).build(), add];
         // Only the mark, which stands first, says that it was given before.
-        self.transaction("grant", items, |refused| refused == 0).await
+        if self.transaction("grant", items, |refused| refused == 0).await? {
+            return Ok(Given {
+                units,
+                period: Some(period),
+            });
+        }
+        let operation = || format!("read {} grant", self.table);
+        let read = self.clients.dynamodb.get_item().table_name(&self.table);
+        let answer = read.set_key(Some(key)).consistent_read(true).send().await;
+        let mark = answer
+            .map_err(|e| Error::call(operation(), &e))?
+            .item
+            .unwrap_or_default();
+        let units = item::number(&mark, "granted_units");
+        Ok(Given {
+            units: units.ok_or_else(|| Error::item(operation(), "granted_units is missing"))?,
+            period: item::number(&mark, "period"),
+        })
     }
 
     /// A row's transition together with the units that it takes off the customer's balance: both or none. Says whether it was

@@ -11,7 +11,9 @@ use farebox_core::{
     tiers::{Overrides, Terms},
     time::{Cycle, Period},
 };
-use farebox_stripe::{CycleAnchor, ItemChange, Proration, Subscription, SubscriptionItem, SubscriptionUpdate};
+use farebox_stripe::{
+    CustomerUpdate, CycleAnchor, ItemChange, Proration, Subscription, SubscriptionItem, SubscriptionUpdate,
+};
 use sha2::{Digest, Sha256};
 
 use crate::{Books, Error, PlanPrices};
@@ -172,6 +174,7 @@ impl Books {
                 .map_err(|e| Error::Refused(e.to_string()))?;
             changed.offered = None;
             changed.ends = None;
+            changed.is_leaving = false;
             changed.standing = Standing::Good;
             changed.stripe_subscription = Some(subscription.clone());
             changed.name.clone_from(&sale.name);
@@ -400,6 +403,7 @@ impl Books {
             // Somebody else's offer is theirs to finish.
             changed.offered = changed.offered.filter(|offered| offered.plan != phase.plan);
             changed.ends = None;
+            changed.is_leaving = false;
             let is_same = |known: &Phase| {
                 Phase {
                     from: 0,
@@ -466,6 +470,7 @@ impl Books {
         let ended = control
             .change(id, now, |customer| {
                 customer.ends = Some(customer.ends.unwrap_or(u64::MAX).min(now.s()));
+                customer.is_leaving = true;
                 Ok(())
             })
             .await?;
@@ -533,10 +538,12 @@ impl Books {
     }
 
     /// Gives units for the running period: they raise what the plan in force includes, and as many are taken off what is reported
-    /// to Stripe from now on; what the period does not use is taken off later ones. What is reported already stays billed. The id names the grant: giving it again changes nothing.
+    /// to Stripe from now on; what the period does not use is taken off later ones. What is reported already stays billed. The id
+    /// names the grant for good: giving it again changes nothing.
     ///
     /// # Errors
-    /// [`Error`] at the first step that fails; repeating is safe.
+    /// [`Error::Refused`] if the id gave something else, or in an earlier period; else [`Error`] at the first step that fails.
+    /// Repeating is safe.
     pub async fn grant(&self, id: &CustomerId, meter: &str, units: u64, grant_id: &str) -> Result<Customer, Error> {
         let is_name = |text: &str| {
             !text.is_empty()
@@ -552,7 +559,8 @@ impl Books {
             return Err(Error::Refused("a grant is 1 to 999999999999999 units".to_owned()));
         }
         let now = self.now();
-        let terms = self.control().terms(&self.customer(id).await?, now).await?;
+        let customer = self.customer(id).await?;
+        let terms = self.control().terms(&customer, now).await?;
         if !terms.meters().iter().any(|known| known == meter) {
             let known = terms.meters().join(", ");
             return Err(Error::Refused(format!(
@@ -560,7 +568,27 @@ impl Books {
                 terms.tier
             )));
         }
-        self.ledger.grant(id, meter, grant_id, units).await?;
+        let period = customer.cycle.period_at(now.s());
+        let given = self.ledger.grant(id, meter, grant_id, units, period.start).await?;
+        let is_known = |grant: &Grant| grant.id == grant_id && grant.meter == meter;
+        let is_of_period = match given.period {
+            Some(start) => period.contains(start),
+            None => customer
+                .grants
+                .iter()
+                .any(|grant| is_known(grant) && period.contains(grant.period)),
+        };
+        if given.units != units || !is_of_period {
+            return Err(Error::Refused(format!(
+                "the grant {grant_id} gave {id} {} units of {meter}{}: another grant needs another id",
+                given.units,
+                if is_of_period {
+                    ""
+                } else {
+                    " in an earlier billing period"
+                }
+            )));
+        }
         Ok(self
             .control()
             .change(id, now, |customer| {
@@ -569,7 +597,7 @@ impl Books {
                 customer
                     .grants
                     .retain(|grant| grant.period >= period || grant.id == grant_id);
-                if !customer.grants.iter().any(|grant| grant.id == grant_id) {
+                if !customer.grants.iter().any(is_known) {
                     if customer.grants.len() >= GRANTS_MAX {
                         let text = format!("{GRANTS_MAX} grants were given in this period; give more at once");
                         return Err(farebox_aws::Error::Refused(text));
@@ -586,6 +614,41 @@ impl Books {
                 Ok(())
             })
             .await?)
+    }
+
+    /// Changes where a customer's alerts go, and with it where Stripe sends invoices: the record first, then Stripe is told what
+    /// it says.
+    ///
+    /// # Errors
+    /// [`Error`] at the first step that fails; repeating is safe.
+    pub async fn contact(&self, id: &CustomerId, change: impl Fn(&mut Contact)) -> Result<Customer, Error> {
+        let mut customer = self
+            .control()
+            .change(id, self.now(), |customer| {
+                change(&mut customer.contact);
+                Ok(())
+            })
+            .await?;
+        for _ in 0..TRIES_MAX {
+            let Some(in_stripe) = &customer.stripe_customer else {
+                return Ok(customer);
+            };
+            // An empty address takes the one that is there away.
+            let email = customer.contact.email.clone().unwrap_or_default();
+            let key = step(id, "email", &[in_stripe, &email, &customer.auth_epoch.to_string()]);
+            let update = CustomerUpdate {
+                email: Some(email),
+                ..CustomerUpdate::default()
+            };
+            self.stripe.update_customer(in_stripe, &update, &key).await?;
+            // Somebody else's change may have reached Stripe before this one.
+            let now = self.customer(id).await?;
+            if now.contact.email == customer.contact.email {
+                return Ok(now);
+            }
+            customer = now;
+        }
+        Err(contended(id))
     }
 
     /// Caps what a meter's usage may cost in a billing period, or takes the cap away, from the next request on.

@@ -129,7 +129,7 @@ impl Books {
                 Ok(()) => agree(&seen, &subscription, sold.as_ref(), unpaid_since, now.s()),
                 Err(_) => {
                     let interval = sold.as_ref().map(|sold| sold.interval);
-                    keep_up(&seen, &subscription, interval, unpaid_since, now.s())
+                    keep_up(&seen, &subscription, interval, unpaid_since)
                 }
             };
             // What goes wrong from here on keeps the event from being marked, never the record from being right.
@@ -414,7 +414,7 @@ pub fn agree(
     now_s: u64,
 ) -> (Customer, Vec<Concern>) {
     let interval = sold.map(|sold| sold.interval);
-    let (mut customer, mut concerns) = keep_up(seen, subscription, interval, unpaid_since, now_s);
+    let (mut customer, mut concerns) = keep_up(seen, subscription, interval, unpaid_since);
     if has_ended(subscription) {
         return (customer, concerns);
     }
@@ -437,7 +437,6 @@ fn keep_up(
     subscription: &Subscription,
     interval: Option<Interval>,
     unpaid_since: Option<u64>,
-    now_s: u64,
 ) -> (Customer, Vec<Concern>) {
     let mut customer = seen.clone();
     let mut concerns = Vec::new();
@@ -446,7 +445,9 @@ fn keep_up(
     if let Some(period) = period(subscription) {
         customer.cycle = cycle(&seen.cycle, subscription, period, interval);
     }
-    customer.ends = ends(seen, subscription, is_new, now_s);
+    let leaves = leaves(seen, subscription, is_new);
+    customer.is_leaving = leaves.is_some();
+    customer.ends = leaves.or(ends_in_stripe(subscription));
     match standing(seen.standing, subscription, unpaid_since) {
         Some(standing) => customer.standing = standing,
         None => concerns.push(Concern::UnknownStatus {
@@ -523,20 +524,23 @@ fn standing(seen: Standing, subscription: &Subscription, unpaid_since: Option<u6
     })
 }
 
-fn ends(seen: &Customer, subscription: &Subscription, is_new: bool, now_s: u64) -> Option<u64> {
-    let period = period(subscription);
-    let period_end = period
+/// When Stripe ends the subscription.
+fn ends_in_stripe(subscription: &Subscription) -> Option<u64> {
+    let period_end = period(subscription)
         .filter(|_| subscription.cancel_at_period_end)
         .map(|period| period.end);
-    let in_stripe = subscription
+    subscription
         .ended_at
         .or(subscription.cancel_at)
         .map(second)
-        .or(period_end);
-    // Whoever ends a subscription at once lets nobody in first and asks Stripe last. Until then this is not taken back, unless
-    // the period ends meanwhile and the subscription goes on.
-    let is_being_ended = |ends: &u64| !is_new && *ends <= now_s && period.is_some_and(|period| *ends > period.start);
-    in_stripe.or(seen.ends.filter(is_being_ended))
+        .or(period_end)
+}
+
+/// Since when a subscription is being ended at once: that lets nobody in first and asks Stripe last. Until then it is not taken
+/// back, unless the period ends meanwhile and the subscription goes on.
+fn leaves(seen: &Customer, subscription: &Subscription, is_new: bool) -> Option<u64> {
+    let is_of_period = |ends: &u64| period(subscription).is_some_and(|period| *ends >= period.start);
+    seen.ends.filter(|_| seen.is_leaving && !is_new).filter(is_of_period)
 }
 
 fn cycle(seen: &Cycle, subscription: &Subscription, current: Period, interval: Option<Interval>) -> Cycle {

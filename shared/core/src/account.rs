@@ -1,6 +1,6 @@
 //! The control plane's records: who pays, and which keys open what.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     id::CustomerId,
@@ -17,6 +17,7 @@ pub struct Customer {
     /// The name that people know.
     pub name: String,
     /// What was sold, oldest first, never empty. The last one may lie ahead: a change that waits for the period's end.
+    #[serde(deserialize_with = "not_empty")]
     pub phases: Vec<Phase>,
     /// A change that Stripe is being asked for: it begins once the subscription has its price. Written before Stripe is asked,
     /// so that whoever finds the price there knows what was agreed and when it begins (`from`; 0 is at once).
@@ -25,6 +26,10 @@ pub struct Customer {
     /// From when on nobody is let in, unix seconds: the subscription ends there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<u64>,
+    /// The subscription is being ended at once, by us: nobody is let in, whatever their clock says. Only whoever sells a tier
+    /// takes that back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leaving: bool,
     /// The billing periods.
     pub cycle: Cycle,
     /// Bumped by every change of keys, tier or period, before the counter items learn of it.
@@ -49,6 +54,14 @@ pub struct Customer {
     pub stripe_subscription: Option<String>,
     /// The slot that the next generation of a counter item takes.
     pub next_slot: u32,
+}
+
+fn not_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Phase>, D::Error> {
+    let phases = Vec::deserialize(input)?;
+    match phases.is_empty() {
+        true => Err(D::Error::custom("phases is empty: a customer has at least one")),
+        false => Ok(phases),
+    }
 }
 
 /// What holds from a second on: a tier of a version of the catalog, and what was agreed.
@@ -239,7 +252,7 @@ impl Customer {
         if self.is_suspended {
             return refuse("customer_suspended", "The account is suspended.");
         }
-        if self.ends.is_some_and(|ends| ends <= now_s) {
+        if self.is_leaving || self.ends.is_some_and(|ends| ends <= now_s) {
             return refuse("subscription_ended", "The subscription has ended.");
         }
         let policy = match self.standing {

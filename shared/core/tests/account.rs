@@ -28,6 +28,7 @@ fn customer() -> Customer {
         phases: vec![phase(0, "free")],
         offered: None,
         ends: None,
+        is_leaving: false,
         cycle: Cycle::starting_at(START, Interval::Month),
         auth_epoch: 1,
         is_suspended: false,
@@ -153,6 +154,28 @@ fn each_standing_does_what_it_says() {
         ..customer()
     };
     assert!(matches!(suspended.hold(&block, START), Hold::Refuse(refusal) if refusal.code == "customer_suspended"));
+}
+
+#[test]
+fn whoever_leaves_at_once_is_refused_whatever_the_clock_says() {
+    let keep = PastDue {
+        policy: PastDuePolicy::Keep,
+        grace_s: 0,
+    };
+    let leaving = Customer {
+        ends: Some(START),
+        is_leaving: true,
+        ..customer()
+    };
+    assert!(matches!(leaving.hold(&keep, START - 300), Hold::Refuse(refusal) if refusal.code == "subscription_ended"));
+}
+
+#[test]
+fn a_record_without_a_phase_is_refused_when_it_is_read() {
+    let mut record = serde_json::to_value(customer()).expect("a record is JSON");
+    record["phases"] = serde_json::json!([]);
+    let error = serde_json::from_value::<Customer>(record).expect_err("refused");
+    assert_eq!(error.to_string(), "phases is empty: a customer has at least one");
 }
 
 #[test]
