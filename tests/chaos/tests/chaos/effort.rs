@@ -37,6 +37,11 @@ impl Effort {
     }
 }
 
+/// Whether a run is among those that are wanted: `FAREBOX_CHAOS_ONLY=admit` is those with `admit` in their names.
+pub(crate) fn is_wanted(run: &str) -> bool {
+    env::var("FAREBOX_CHAOS_ONLY").map_or(true, |only| run.contains(&only))
+}
+
 /// Says it to whoever reads the test's output.
 #[expect(clippy::print_stderr, reason = "figures and seeds for whoever runs the long mode")]
 pub(crate) fn say(text: &str) {
