@@ -419,6 +419,16 @@ pub fn full() -> Vec<Case> {
             ..CALM
         },
         Case {
+            name: "wide shared minute",
+            about: "a bucket of two whole minutes and two items, one of which is lost and takes another slot",
+            moments: &[MINUTE, 23 * H + 5 * MINUTE, 25 * H, 25 * H + 6 * MINUTE],
+            edge: Some(150),
+            items: 2,
+            losses: 1,
+            backup: true,
+            ..CALM
+        },
+        Case {
             name: "wide room",
             about: "frozen rows are pruned before they are reported, a counter item is lost, a credit",
             moments: ONE_BUCKET,

@@ -5,8 +5,8 @@ use crate::{
     rules::{CounterWrite, Judged, RowWrite, Rules, Step},
     variant::Variant,
     world::{
-        Admission, Bad, Call, Counted, Event, Found, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState, Sec,
-        Stripe, Verdict, Why, Worker, World,
+        Admission, Bad, Call, Counted, Event, Found, Item, Key, Ledger, Left, Place, Record, Report, Row, RowState,
+        Sec, Stripe, Verdict, Why, Worker, World,
     },
 };
 
@@ -867,7 +867,9 @@ impl Machine {
                 units,
                 credit,
                 report,
-                is_own: self.rules.is_own_minute(key, row.end, found.slots.max(key.life + 1)),
+                is_own: self
+                    .rules
+                    .is_own_minute(key, row.end, found.slots.max(key.life + 1), now),
                 now,
             }
         };

@@ -45,7 +45,12 @@ pub(crate) enum CounterWrite {
     Prune(Key),
     Shut(u8),
     /// With what the write that shut it answered.
-    Restore { shut: Item, life: u8, sealed: Sec, epoch: u8 },
+    Restore {
+        shut: Item,
+        life: u8,
+        sealed: Sec,
+        epoch: u8,
+    },
 }
 
 /// A write to a ledger row.
@@ -460,12 +465,12 @@ impl Rules {
     }
 
     /// Whether no other report can be stamped with the same minute, when so many slots are taken.
-    pub(crate) fn is_own_minute(&self, key: Key, end: Sec, slots: u8) -> bool {
+    pub(crate) fn is_own_minute(&self, key: Key, end: Sec, slots: u8, now: Sec) -> bool {
         let bucket = Bucket {
             start: s(key.bucket),
             end: s(end),
         };
-        self.is(Variant::AsksForSharedMinute) || ledger::have_minutes_of_their_own(bucket, u32::from(slots))
+        self.is(Variant::AsksForSharedMinute) || ledger::have_minutes_of_their_own(bucket, u32::from(slots), time(now))
     }
 
     /// The plan that holds at a second.
@@ -514,6 +519,7 @@ impl Rules {
             phases: vec![phase(0, 0)],
             offered: None,
             ends: None,
+            is_leaving: false,
             cycle: Cycle::starting_at(self.anchor, Interval::Month),
             auth_epoch: u64::from(record.epoch),
             is_suspended: false,

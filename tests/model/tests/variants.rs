@@ -32,12 +32,14 @@ fn a_seal_that_does_not_check_the_generation() {
 
 #[test]
 fn a_prune_that_does_not_check_the_generation() {
-    assert_eq!(caught(Variant::PruneIgnoresGeneration), "WrongSum");
+    let broken = caught(Variant::PruneIgnoresGeneration);
+    // Two threads search: a row that says too little, and no row at all, are equally near.
+    assert!(broken == "WrongSum" || broken == "Forgotten", "{broken}");
 }
 
 #[test]
 fn a_seal_that_creates_an_absent_item() {
-    assert_eq!(caught(Variant::SealCreatesAbsentItem), "WrongSum");
+    assert_eq!(caught(Variant::SealCreatesAbsentItem), "ItemOfNothing");
 }
 
 #[test]
@@ -133,4 +135,29 @@ fn a_credit_clamped_away() {
 #[test]
 fn shards_summed_into_one_row() {
     assert_eq!(caught(Variant::ShardsSummed), "WrongSum");
+}
+
+#[test]
+fn a_freeze_that_forgets_what_was_folded_meanwhile() {
+    assert_eq!(caught(Variant::FreezeForgetsFold), "WrongSum");
+}
+
+#[test]
+fn a_freeze_that_takes_the_counters_number_though_a_message_said_more() {
+    assert_eq!(caught(Variant::FreezeTakesCounter), "can finish");
+}
+
+#[test]
+fn a_restored_item_that_was_not_shut() {
+    assert_eq!(caught(Variant::RestoreWithoutShutting), "WrongSum");
+}
+
+#[test]
+fn room_made_of_rows_that_are_open() {
+    assert_eq!(caught(Variant::RoomFromOpenRows), "WrongSum");
+}
+
+#[test]
+fn a_shared_minute_that_is_asked_for() {
+    assert_eq!(caught(Variant::AsksForSharedMinute), "WrongSum");
 }
