@@ -62,7 +62,7 @@ impl Sabotage {
                 return Some(Answer { status: 200, body });
             }
             Self::FoldsIntoAnyRow if condition.starts_with("attribute_not_exists(#state) OR") => {
-                request["ConditionExpression"] = "attribute_not_exists(#state) OR units < :units".into();
+                request["ConditionExpression"] = "attribute_exists(pk) OR attribute_not_exists(pk)".into();
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 //! Random items meet random writes. The write is sent by the SDK to a real table; the rule beside it here says what must come
 //! of it: refused, with the item as it was, or applied, with every attribute of the item after it. Both must agree.
 //!
-//! `REFINEMENT_STATES` is how many states there are (20,000 or so without it), `REFINEMENT_SEED` with which they begin, and
+//! `REFINEMENT_STATES` is how many states there are (5,000 without it), `REFINEMENT_SEED` the first, and
 //! `DYNAMODB_ENDPOINT` another DynamoDB than the embedded one: see `dynamodb-local.sh`.
 
 #[path = "refinement/admission.rs"]
@@ -111,6 +111,9 @@ fn item(rng: &mut Rng) -> Option<Item> {
     ] {
         let n = rng.u64(..6);
         put(rng, name, n.into());
+    }
+    if rng.u64(..5) == 0 {
+        put(rng, "auth_epoch", farebox_core::counter::SHUT.into());
     }
     for name in ["sealed", "due", "bucket_end", "timestamp", "claimed_at"] {
         let n = rules::moment(rng);

@@ -8,8 +8,8 @@ use std::{
 use farebox_simulation::{Options, Outcome, Sabotage, run};
 
 /// Seeds of the slice, each with this many requests.
-const SEEDS: u64 = 24;
-const REQUESTS: usize = 250;
+const SEEDS: u64 = 16;
+const REQUESTS: usize = 150;
 
 fn options() -> Options {
     Options {
@@ -61,7 +61,7 @@ fn every_seed_of_the_slice_is_right_to_the_unit() {
 
 #[test]
 fn a_seed_is_a_run_byte_for_byte() {
-    let seeds = [3, 7, 11, 19];
+    let seeds = [3, 7, 11];
     let (first, second) = (
         run_all(seeds.into_iter(), options()),
         run_all(seeds.into_iter(), options()),

@@ -5,7 +5,6 @@ use farebox_aws::counters::{CounterTable, Outcome};
 use farebox_core::{
     admission::{Attempt, Belief, Counters, Demand, Judgement, Quota, Rate, judge, plan},
     expression::Value,
-    limit,
     tiers::{AtQuota, Interval, Limit},
     time::{Cycle, HOUR_S, Timestamp},
 };

@@ -72,7 +72,7 @@ fn generation(rng: &mut Rng) -> Generation {
 
 /// A random write with its rule. `item` is what it will meet: a restore is planned from what was read.
 pub(crate) fn case(rng: &mut Rng, item: Option<&Item>) -> Case {
-    match rng.u64(..19) {
+    match rng.u64(..20) {
         0 => create(rng),
         1 => bump(rng),
         2 => seal(rng),
@@ -94,6 +94,7 @@ pub(crate) fn case(rng: &mut Rng, item: Option<&Item>) -> Case {
         15 => park(rng),
         16 => reopen(rng),
         17 => unpark_or_settle(rng),
+        18 => shut(rng),
         _ => finish(),
     }
 }
@@ -166,6 +167,19 @@ fn of_life(mut write: Expression, life: &'static str) -> Expression {
     write
 }
 
+fn shut(rng: &mut Rng) -> Case {
+    let known = life(rng);
+    Case {
+        name: "shut",
+        write: of_life(counter::shut(&generation(rng)), known),
+        rule: Box::new(move |item| {
+            when(item, s(item, "generation") == Some(known), |after| {
+                set(after, "auth_epoch", counter::SHUT);
+            })
+        }),
+    }
+}
+
 fn restore(rng: &mut Rng, item: Option<&Item>) -> Case {
     let mut read = Counters::default();
     for (name, value) in item.into_iter().flatten() {
@@ -175,7 +189,6 @@ fn restore(rng: &mut Rng, item: Option<&Item>) -> Case {
     }
     let of = |name: &str| item.and_then(|item| n(item, name)).unwrap_or(0);
     read.sealed = of("sealed");
-    read.auth_epoch = of("auth_epoch");
     // Now and then somebody was faster.
     let seen = item.and_then(|item| s(item, "generation")).unwrap_or("g1").to_owned();
     read.generation = if rng.u64(..4) == 0 { "g3".to_owned() } else { seen };
@@ -185,12 +198,17 @@ fn restore(rng: &mut Rng, item: Option<&Item>) -> Case {
         name: "restore",
         write,
         rule: Box::new(move |item| {
-            when(item, s(item, "generation") == Some(&read.generation), |after| {
-                after.retain(|name, _| !(name.starts_with('u') && BUCKETS.contains(&name.as_str())));
-                set(after, "generation", new.as_str());
-                set(after, "sealed", sealed.max(read.sealed));
-                set(after, "auth_epoch", epoch.max(read.auth_epoch));
-            })
+            let is_shut = n(item, "auth_epoch") == Some(counter::SHUT);
+            when(
+                item,
+                is_shut && s(item, "generation") == Some(&read.generation),
+                |after| {
+                    after.retain(|name, _| !(name.starts_with('u') && BUCKETS.contains(&name.as_str())));
+                    set(after, "generation", new.as_str());
+                    set(after, "sealed", sealed.max(read.sealed));
+                    set(after, "auth_epoch", epoch);
+                },
+            )
         }),
     }
 }
@@ -226,6 +244,11 @@ fn fold(rng: &mut Rng) -> Case {
     }
 }
 
+/// Whether the row is open and no message has brought more than these units.
+fn is_open_with_at_most(item: &Item, units: u64) -> bool {
+    s(item, "state") == Some("open") && n(item, "units").is_some_and(|known| known <= units)
+}
+
 fn freeze(rng: &mut Rng, own: Option<bool>) -> Case {
     let (units, credit, now) = (rng.u64(1..9), rng.u64(..3), Timestamp::from_s(moment(rng)));
     let report = Report {
@@ -247,7 +270,7 @@ fn freeze(rng: &mut Rng, own: Option<bool>) -> Case {
             None => write,
         },
         rule: Box::new(move |item| {
-            when(item, s(item, "state") == Some("open"), |after| {
+            when(item, is_open_with_at_most(item, units), |after| {
                 set(after, "state", "sealed");
                 set(after, "units", units);
                 set(after, "credit", credit);
@@ -287,7 +310,7 @@ fn close(rng: &mut Rng) -> Case {
         name: "close",
         write: ledger::close(units, credit, "nothing to report", now),
         rule: Box::new(move |item| {
-            when(item, s(item, "state") == Some("open"), |after| {
+            when(item, is_open_with_at_most(item, units), |after| {
                 set(after, "state", "reported");
                 set(after, "units", units);
                 set(after, "credit", credit);
@@ -379,9 +402,7 @@ fn retry_later(rng: &mut Rng) -> Case {
         write: ledger::retry_later("t1", tries, fault, now),
         rule: Box::new(move |item| {
             when(item, is_held(item, "t1"), |after| {
-                // A minute, doubled each time, at most half an hour.
-                let pause = [60, 120, 240, 480, 960, 1_800][usize::try_from(tries.min(5)).expect("small")];
-                set(after, "due", now.s() + pause);
+                set(after, "due", now.s() + ledger::backoff_s(tries));
                 set(after, "tries", tries + 1);
                 set(after, "faults", n(item, "faults").unwrap_or(0) + u64::from(fault));
                 after.remove("claim");

@@ -44,6 +44,12 @@ impl Table {
         };
         let clients = Clients::over(&settings, http, Random::system());
         let name = format!("refinement-{}", Random::system().token().expect("random"));
+        // A server that has just started may take longer than we wait.
+        for _ in 0..20 {
+            if clients.dynamodb.list_tables().send().await.is_ok() {
+                break;
+            }
+        }
         let created = clients
             .dynamodb
             .create_table()
