@@ -4,9 +4,11 @@ use farebox_core::{
     id::Generation,
     ledger::{self, PUT_OFF_S, RowKey, RowState},
     message::UNITS_MAX,
+    tiers::Overrides,
     time::Timestamp,
 };
 use farebox_local::{Options, System, VirtualClock};
+use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
 
 const PRO: &str = "
@@ -223,7 +225,11 @@ async fn a_report_of_a_bucket_that_was_sealed_early_waits_until_stripe_takes_its
     let (rows, _) = system.control.ledger.scan().await.expect("readable");
     let row = rows.first().expect("a row");
     assert_eq!((row.state, row.due), (RowState::Sealed, START_S + 600 - 240));
-    assert_eq!(row.own_minute, Some(false), "its bucket is not over: another slot may come");
+    assert_eq!(
+        row.own_minute,
+        Some(false),
+        "its bucket is not over: another slot may come"
+    );
 
     system.clock().set(Timestamp::from_s(row.due));
     let report = system.consumer.tick().await.expect("a tick");
@@ -256,4 +262,51 @@ async fn a_row_that_fails_lets_others_go_first() {
     assert!(ledger.due(now, 1).await.expect("readable").is_empty());
     let due = ledger.due(now + PUT_OFF_S, 1).await.expect("readable");
     assert_eq!(due, [key], "it is not forgotten");
+}
+
+#[tokio::test]
+async fn what_waited_for_stripe_for_an_hour_is_there_ten_minutes_after_it_is_back() {
+    let system = system(PRO, 1).await;
+    let mut customers = Vec::new();
+    for n in 0..25 {
+        let sold = system.sell(&format!("customer{n}"), "pro", Overrides::default()).await;
+        let sold = sold.expect("the tier is sold");
+        let answer = call(&system, &environment(&system, 0), &sold.key, "/v1/light").await;
+        assert_eq!(answer, Answer::Admitted);
+        customers.push(sold);
+    }
+    system.send_usage().await.expect("folded");
+    let rows_due_s = START_S + 3_600 + 600;
+    let tick_at = async |s: u64| {
+        system.clock().set(Timestamp::from_s(s));
+        system.consumer.tick().await.expect("a tick")
+    };
+    for (n, kind) in [FaultKind::Error500BeforeCommit, FaultKind::DropBeforeCommit]
+        .into_iter()
+        .enumerate()
+    {
+        let began = rows_due_s + n as u64 * 1_800;
+        system.services.stand_in.misbehave(Fault {
+            method: None,
+            path_prefix: "/v1/".to_owned(),
+            times: u32::MAX,
+            kind,
+        });
+        for tick in 0..6 {
+            let report = tick_at(began + tick * 300).await;
+            assert_eq!(report.reported, 0);
+            // A Stripe that fails is left alone for the rest of the tick: the attempts that were on their way at most.
+            assert!(report.retried < 41, "{report:?}");
+        }
+        system.services.stand_in.behave();
+    }
+    let back = rows_due_s + 3_600;
+    let mut reported = 0;
+    for tick in 0..3 {
+        reported += tick_at(back + tick * 300).await.reported;
+    }
+    assert_eq!(reported, 25);
+    for sold in &customers {
+        assert_eq!(units(&system, sold).await, (1, 1, 1));
+    }
 }

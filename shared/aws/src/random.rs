@@ -4,9 +4,11 @@ use std::{fmt, sync::Arc};
 
 use crate::Error;
 
+type Fill = dyn Fn(&mut [u8]) -> Result<(), Error> + Send + Sync;
+
 /// Where random bytes come from: the operating system, unless a run has to be repeated as it was.
 #[derive(Clone)]
-pub struct Random(Arc<dyn Fn(&mut [u8]) -> Result<(), Error> + Send + Sync>);
+pub struct Random(Arc<Fill>);
 
 impl Random {
     /// The operating system's.

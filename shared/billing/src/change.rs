@@ -138,7 +138,9 @@ impl Books {
     ) -> Result<Subscription, Error> {
         let all = prices.all();
         for key in names(key) {
-            let created = self.stripe.create_subscription(in_stripe, &all, trial, metadata.clone(), &key);
+            let created = self
+                .stripe
+                .create_subscription(in_stripe, &all, trial, metadata.clone(), &key);
             match created.await {
                 Err(farebox_stripe::Error::ServerFault { replayed: true, .. }) => {}
                 answer => return Ok(answer?),
@@ -212,7 +214,9 @@ fn names(key: &str) -> impl Iterator<Item = String> {
 }
 
 fn spent(key: &str) -> Error {
-    Error::Refused(format!("Stripe has failed {NAMES_MAX} times at {key}; try again tomorrow"))
+    Error::Refused(format!(
+        "Stripe has failed {NAMES_MAX} times at {key}; try again tomorrow"
+    ))
 }
 
 fn contended(id: &CustomerId) -> Error {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
 
@@ -32,8 +32,12 @@ use crate::{Books, Error, concurrent};
 
 /// Rows taken from each partition of the work index; what is left waits for the next tick.
 const ROWS_MAX: usize = 1_000;
-/// Customers and meters worked on at a time.
-const GROUPS_MAX: usize = 8;
+/// Customers and meters worked on at a time: enough to keep to Stripe's rate limit while a call takes a quarter of a second.
+const GROUPS_MAX: usize = 20;
+/// A tick takes up no more rows after so many seconds: the function has 120, and the last call to Stripe may take 30.
+const TICK_MAX_S: u64 = 80;
+/// So many attempts in a row that fail for the moment, and Stripe is left alone for the rest of the run.
+const FAILURES_MAX: u32 = 20;
 /// Steps that a run does with a row: three lead from open to finished, the others are for beginning anew.
 const STEPS_MAX: u32 = 8;
 
@@ -93,8 +97,10 @@ struct Run {
     meters: Mutex<HashMap<String, String>>,
     /// Rows whose bucket began before this second are worked on though they are not due yet.
     early_until: u64,
-    /// Set once Stripe does not answer: the rest of the run leaves it alone.
-    is_stripe_down: AtomicBool,
+    /// From this second on no row is taken up; the next tick goes on with them.
+    stop_at: u64,
+    /// Attempts since the last one that ended well.
+    failures: AtomicU32,
 }
 
 impl Books {
@@ -104,8 +110,9 @@ impl Books {
     /// [`Error::Table`] if the due rows can't be asked for. What goes wrong with a row is logged and counted in the report; it
     /// stops no other row.
     pub async fn tick(&self) -> Result<TickReport, Error> {
-        let keys = self.ledger.due(self.now().s(), ROWS_MAX).await?;
-        Ok(self.run(keys, 0).await)
+        let began = self.now().s();
+        let keys = self.ledger.due(began, ROWS_MAX).await?;
+        Ok(self.run(keys, 0, began.saturating_add(TICK_MAX_S)).await)
     }
 
     /// Opens a row for every bucket of a customer that began before a second, and brings these rows as far as they get, due or
@@ -133,15 +140,16 @@ impl Books {
         keys.retain(|key| key.bucket < until);
         keys.sort();
         keys.dedup();
-        Ok(self.run(keys, until).await)
+        Ok(self.run(keys, until, u64::MAX).await)
     }
 
-    async fn run(&self, keys: Vec<RowKey>, early_until: u64) -> TickReport {
+    async fn run(&self, keys: Vec<RowKey>, early_until: u64, stop_at: u64) -> TickReport {
         let run = Arc::new(Run {
             books: self.clone(),
             meters: Mutex::default(),
             early_until,
-            is_stripe_down: AtomicBool::new(false),
+            stop_at,
+            failures: AtomicU32::new(0),
         });
         let worked = concurrent::each(by_customer_and_meter(keys), GROUPS_MAX, |rows| {
             Arc::clone(&run).work(rows)
@@ -204,6 +212,9 @@ impl Run {
     async fn work(self: Arc<Self>, rows: Vec<RowKey>) -> TickReport {
         let mut report = TickReport::default();
         for key in rows {
+            if self.books.now().s() >= self.stop_at {
+                break;
+            }
             report.due += 1;
             let mut seen = None;
             if let Err(error) = self.advance(&key, &mut seen, &mut report).await {
@@ -356,7 +367,7 @@ impl Run {
                 problem: "sealed without a report",
             });
         }
-        if self.is_stripe_down.load(Relaxed) {
+        if self.failures.load(Relaxed) >= FAILURES_MAX {
             return Ok(None);
         }
         if let Some(until) = wait_until(row, self.books.now()) {
@@ -376,14 +387,18 @@ impl Run {
         let token = claim.token.as_str();
         match self.attempt(&row).await {
             Verdict::Delivered(how) => {
+                self.failures.store(0, Relaxed);
                 self.apply(key, ledger::delivered(how, self.books.now()), &mut report.reported)
                     .await
             }
             Verdict::Retry { cause, fault } => {
                 tracing::warn!(row = %key, tries = row.tries, %cause, "report will be tried again");
-                if matches!(cause, farebox_stripe::Error::Unreachable { .. }) {
-                    self.is_stripe_down.store(true, Relaxed);
-                }
+                // A call without an answer has cost its whole time-out; others are cheap, and may concern this row alone.
+                let weight = match cause {
+                    farebox_stripe::Error::Unreachable { .. } => FAILURES_MAX,
+                    _ => 1,
+                };
+                self.failures.fetch_add(weight, Relaxed);
                 let write = ledger::retry_later(token, row.tries, fault, self.books.now());
                 self.apply(key, write, &mut report.retried).await?;
                 Ok(None)

@@ -85,7 +85,7 @@ pub struct Config {
 /// Four fifths of what Stripe lets an account do in a second, 100 calls live and 25 in a sandbox
 /// (<https://docs.stripe.com/rate-limits>): the rest is for whoever else uses the account. Meter events have a larger limit of
 /// their own when live, of which we don't need more.
-const CALLS_PER_SECOND_LIVE: NonZeroU32 = NonZeroU32::new(80).unwrap();
+pub const CALLS_PER_SECOND_LIVE: NonZeroU32 = NonZeroU32::new(80).unwrap();
 const CALLS_PER_SECOND_SANDBOX: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 impl Config {
@@ -104,7 +104,7 @@ impl Config {
         }
     }
 
-    /// For who has thousands of calls to make: no more in a second than Stripe allows the account.
+    /// For who has thousands of calls to make: no more in a second than Stripe allows the account, over connections that stay.
     #[must_use]
     pub fn paced(self) -> Self {
         let most = if self.secret_key.is_live() {
@@ -114,6 +114,7 @@ impl Config {
         };
         Self {
             calls_per_second: Some(most),
+            idle_connections_max: 20,
             ..self
         }
     }

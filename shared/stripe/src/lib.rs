@@ -23,7 +23,7 @@ pub use access::{Access, Area};
 pub use catalog::Product;
 pub use checkout::{Buyer, CheckoutPrice, CheckoutSession, NewCheckout};
 pub use client::Client;
-pub use config::{API_VERSION, Config, SecretKey};
+pub use config::{API_VERSION, CALLS_PER_SECOND_LIVE, Config, SecretKey};
 pub use customer::{Customer, CustomerUpdate};
 pub use error::Error;
 pub use events::{EventDestination, WebhookEndpoint};

@@ -12,6 +12,7 @@ mod callgrind;
 mod emulator;
 mod function;
 mod proxy;
+mod recovery;
 mod report;
 mod soak;
 mod store;
@@ -19,6 +20,7 @@ mod store;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -63,6 +65,15 @@ enum Other {
         /// How many of a thousand calls to the table and the queue are dropped.
         #[arg(long, default_value_t = 10)]
         per_mille: u32,
+        /// How many decisions each environment makes in a second; as many as it can by default.
+        #[arg(long)]
+        per_second: Option<NonZeroU32>,
+    },
+    /// Lets Stripe be gone for an hour, and sees how long the reports take after that.
+    Recovery {
+        /// How many customers have something to report.
+        #[arg(long, default_value_t = 10_000)]
+        customers: usize,
     },
 }
 
@@ -113,8 +124,17 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         }
     };
     std::fs::create_dir_all(&arguments.out).map_err(|e| format!("{}: {e}", arguments.out.display()))?;
-    if let Some(Other::Soak { minutes, per_mille }) = arguments.other {
-        return soak::run(&arguments, minutes, per_mille).await;
+    match arguments.other {
+        Some(Other::Soak {
+            minutes,
+            per_mille,
+            per_second,
+        }) => {
+            let pause = per_second.map_or(Duration::ZERO, |n| Duration::from_secs(1) / n.get());
+            return soak::run(&arguments, minutes, per_mille, pause).await;
+        }
+        Some(Other::Recovery { customers }) => return recovery::run(customers).await,
+        None => {}
     }
     let store = Store::start(store::TIERS, "bench").await?;
     store.add_others().await?;

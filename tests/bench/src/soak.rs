@@ -43,7 +43,7 @@ struct Served {
 }
 
 /// Runs for so many minutes, with so many of a thousand calls failing.
-pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32) -> Result<(), String> {
+pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32, pause: Duration) -> Result<(), String> {
     let store = Store::start(store::SOAK_TIERS, "billed").await?;
     let mut customers = vec![];
     for n in 0..CUSTOMERS {
@@ -70,7 +70,7 @@ pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32) -> 
             ("AWS_ENDPOINT_URL_SQS", &format!("http://{queue}")),
         ]);
         let function = Function::start(&program, &arguments.out.join(format!("soak{n}.log"))).await?;
-        serving.spawn(serve(function, events.clone(), tap, until, n));
+        serving.spawn(serve(function, events.clone(), tap, until, (n, pause)));
     }
     let system = store.system.clone();
     let folding = tokio::spawn(async move {
@@ -118,7 +118,7 @@ async fn serve(
     events: Vec<Bytes>,
     tap: Tap,
     until: Instant,
-    seed: usize,
+    (seed, pause): (usize, Duration),
 ) -> Result<Served, String> {
     let mut served = Served {
         answers: vec![Answers::default(); events.len()],
@@ -131,6 +131,9 @@ async fn serve(
     while Instant::now() < until {
         // A stride that shares no factor with the number of customers visits all of them.
         n = (n + 7) % events.len();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         tap.take_spent();
         let answer = function.invoke(&events[n]).await?;
         let spent = tap.take_spent();

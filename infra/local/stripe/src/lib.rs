@@ -236,6 +236,11 @@ impl StandIn {
         self.inner.faults.push(fault);
     }
 
+    /// Ends all misbehaviour that is still to come.
+    pub fn behave(&self) {
+        self.inner.faults.clear();
+    }
+
     /// Makes the next finalizations of invoices fail. Journaled, unlike a fault: the state depends on it.
     pub fn fail_next_finalizations(&self, times: u32) {
         let mut core = self.core();

@@ -74,7 +74,10 @@ async fn a_400_that_is_cut_short_may_have_been_the_one_that_says_known() {
     let odd = r#"{"error":"An event already exists with identifier id1."}"#;
     for body in [r#"{"error":{"message":"An event already ex"#, odd, "", "<html>"] {
         let error = report(Script::Answer(400, vec![], body.to_owned())).await;
-        assert!(matches!(error, Error::Malformed { .. }) && error.retryable(), "{error:?}");
+        assert!(
+            matches!(error, Error::Malformed { .. }) && error.retryable(),
+            "{error:?}"
+        );
     }
 }
 

@@ -129,7 +129,12 @@ async fn a_received_5xx_or_429_counts_however_its_body_ends() {
 #[tokio::test]
 async fn an_oversize_answer_is_not_read() {
     let big = format!(r#"{{"identifier":"id1","x":"{}"}}"#, "x".repeat(70_000));
-    for (status, of) in [(200, "malformed"), (400, "malformed"), (403, "rejected"), (500, "fault")] {
+    for (status, of) in [
+        (200, "malformed"),
+        (400, "malformed"),
+        (403, "rejected"),
+        (500, "fault"),
+    ] {
         let server = Server::start([Script::Answer(status, vec![], big.clone())]).await;
         let error = server.client().report_meter_event(&event(), "k1").await.unwrap_err();
         let is = match error {
