@@ -40,7 +40,6 @@ fn number(variable: &str) -> Option<u64> {
 #[tokio::test]
 async fn every_write_to_counters_and_rows_is_its_rule() {
     let table = Table::open().await;
-    let (mut applied, mut refused) = (0, 0);
     let mut by_rule = std::collections::BTreeMap::<&str, [u64; 2]>::new();
     for seed in first_seed()..first_seed() + states() {
         let mut rng = Rng::with_seed(seed);
@@ -58,16 +57,14 @@ async fn every_write_to_counters_and_rows_is_its_rule() {
             }
         }
         let is_applied = expected.is_some();
-        *(if is_applied { &mut applied } else { &mut refused }) += 1;
         by_rule.entry(name).or_default()[usize::from(is_applied)] += 1;
     }
     // Each rule must have met both: a case that is always refused proves nothing.
     if states() >= STATES {
         for (name, [refused, applied]) in by_rule {
-            assert!(
-                refused > 0 && applied > 0,
-                "{name}: {applied} applied, {refused} refused"
-            );
+            // A grant adds to whatever is there.
+            let is_met = applied > 0 && (refused > 0 || name == "grant");
+            assert!(is_met, "{name}: {applied} applied, {refused} refused");
         }
     }
 }
