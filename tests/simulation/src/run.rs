@@ -205,12 +205,8 @@ impl Run {
 
     /// Lets the month pass up to where traffic begins.
     async fn begin(&self) -> Timestamp {
-        let first = self
-            .world
-            .auditor
-            .customer(&self.subjects()[0].id.clone())
-            .await
-            .expect("a customer");
+        let first = self.subjects()[0].id.clone();
+        let first = self.world.auditor.customer(&first).await.expect("a customer");
         let edge = Timestamp::from_s(first.cycle.current.end);
         let begin = Timestamp::from_ms(edge.ms().saturating_sub(self.scenario.before_edge_ms));
         self.world.wire.time().until(begin).await;
@@ -267,7 +263,8 @@ impl Run {
         }
         // The latest of the late requests.
         tokio::time::sleep(Duration::from_secs(1_800)).await;
-        for (n, environment) in self.environments().clone().into_iter().enumerate() {
+        let environments = self.environments().clone();
+        for (n, environment) in environments.into_iter().enumerate() {
             environment.flush(self.clock_of(n), true).await;
         }
         let mut deliveries = self.deliveries.lock().await;

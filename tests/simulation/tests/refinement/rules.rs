@@ -187,8 +187,7 @@ fn restore(rng: &mut Rng, item: Option<&Item>) -> Case {
             read.units.insert(name.clone(), *units);
         }
     }
-    let of = |name: &str| item.and_then(|item| n(item, name)).unwrap_or(0);
-    read.sealed = of("sealed");
+    read.sealed = item.and_then(|item| n(item, "sealed")).unwrap_or(0);
     // Now and then somebody was faster.
     let seen = item.and_then(|item| s(item, "generation")).unwrap_or("g1").to_owned();
     read.generation = if rng.u64(..4) == 0 { "g3".to_owned() } else { seen };
