@@ -26,8 +26,8 @@ if [ "${1:-}" = sandbox ]; then
 fi
 
 built=${CARGO_TARGET_DIR:-$root/target}/debug/examples
-cargo build --quiet --locked -p farebox-stripe --example contract
-cargo build --quiet --locked -p farebox-stripe-standin --example serve
+# With the features that `cargo test --workspace` chooses, so that nothing is compiled twice.
+cargo build --quiet --locked --workspace --example contract --example serve
 export ROOT=$root CLIENT=$built/contract STANDIN=$built/serve
 
 mock=github.com/stripe/stripe-mock@v0.203.0

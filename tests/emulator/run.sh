@@ -25,7 +25,7 @@ case "${1:-}" in
 *) tests/bench/sizes.sh ;;
 esac
 if [ "${1:-}" != --only-run ]; then
-    cargo build --quiet --locked -p farebox
-    cargo build --quiet --locked -p farebox-stripe-standin --example serve
+    # With the features that `cargo test --workspace` chooses, so that nothing is compiled twice.
+    cargo build --quiet --locked --workspace --bin farebox --example serve
 fi
 exec "$venv/bin/python" -B tests/emulator/run.py "$target/$profile"
