@@ -153,7 +153,7 @@ impl System {
     /// Stores a customer as the table holds it, with these secrets for its webhook.
     pub(crate) async fn put_customer(&self, id: &str, contact: Value) {
         let document = json!({
-            "id": id, "name": id, "phases": [], "auth_epoch": 1, "next_slot": 1, "contact": contact,
+            "id": id, "name": id, "phases": [{ "from": 0, "tier": "pro", "catalog": 1, "plan": "pro" }], "auth_epoch": 1, "next_slot": 1, "contact": contact,
             "cycle": { "anchor": 0, "interval": "month", "current": { "start": 0, "end": 2_678_400 } },
         });
         let text = |text: &str| AttributeValue::S(text.to_owned());
