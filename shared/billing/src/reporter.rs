@@ -30,8 +30,8 @@ use serde::Serialize;
 
 use crate::{Books, Error, concurrent};
 
-/// Rows taken from each partition of the work index; what is left waits for the next tick.
-const ROWS_MAX: usize = 1_000;
+/// Rows taken from each partition of the work index: together more than a tick can report. What is left waits for the next one.
+const ROWS_MAX: usize = 2_000;
 /// Customers and meters worked on at a time: enough to keep to Stripe's rate limit while a call takes a quarter of a second.
 const GROUPS_MAX: usize = 20;
 /// A tick takes up no more rows after so many seconds: the function has 120, and the last call to Stripe may take 30.
