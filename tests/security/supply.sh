@@ -19,7 +19,7 @@ out="${CARGO_TARGET_DIR:-$PWD/target}/security"
 mkdir -p "$out"
 export PATH="$out/bin:$PATH"
 
-# Built from crates.io with its own lock file; a second run finds it there. Speed matters little here.
+# Built with its own lock file; a second run finds it there. Speed matters little here.
 tool() {
     CARGO_TARGET_DIR="$out/build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=false \
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
