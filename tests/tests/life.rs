@@ -48,14 +48,15 @@ async fn run_until(system: &Arc<System>, s: u64) {
     system.run_until(Timestamp::from_s(s)).await.expect("runs");
 }
 
-async fn invoice(system: &System, sold: &Sold, reason: &str) -> Invoice {
+/// All invoices of a customer.
+async fn invoices(system: &System, sold: &Sold) -> Vec<Invoice> {
     let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
-    let invoices = system
-        .services
-        .stripe
-        .invoices(in_stripe)
-        .await
-        .expect("stripe answers");
+    let invoices = system.services.stripe.invoices(in_stripe).await;
+    invoices.expect("stripe answers")
+}
+
+async fn invoice(system: &System, sold: &Sold, reason: &str) -> Invoice {
+    let invoices = invoices(system, sold).await;
     let found = invoices
         .into_iter()
         .find(|invoice| invoice.billing_reason.as_deref() == Some(reason));
@@ -191,13 +192,7 @@ async fn a_downgrade_waits_for_the_periods_end_and_begins_there_to_the_second() 
         .period_at(end)
         .end;
     run_until(&system, next + 7_200).await;
-    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
-    let invoices = system
-        .services
-        .stripe
-        .invoices(in_stripe)
-        .await
-        .expect("stripe answers");
+    let invoices = invoices(&system, &sold).await;
     let totals: Vec<i64> = invoices.iter().map(|invoice| invoice.total).collect();
     assert!(totals.contains(&(4_900 + 20)), "{totals:?}");
 }
@@ -270,13 +265,7 @@ async fn whoever_leaves_at_the_periods_end_is_let_in_until_then_and_billed_for_i
         "{denied:?}"
     );
     run_until(&system, end + 7_200).await;
-    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
-    let invoices = system
-        .services
-        .stripe
-        .invoices(in_stripe)
-        .await
-        .expect("stripe answers");
+    let invoices = invoices(&system, &sold).await;
     assert!(
         invoices.iter().any(|invoice| usage(invoice).contains(&(1, 10))),
         "{invoices:?}"
@@ -538,13 +527,7 @@ async fn whoever_leaves_while_a_downgrade_waits_is_credited_what_was_paid() {
         .await
         .expect("cancelled");
     run_until(&system, at + 7_200).await;
-    let in_stripe = sold.customer.stripe_customer.as_deref().expect("in Stripe");
-    let invoices = system
-        .services
-        .stripe
-        .invoices(in_stripe)
-        .await
-        .expect("stripe answers");
+    let invoices = invoices(&system, &sold).await;
     assert!(
         invoices
             .iter()
