@@ -1,10 +1,19 @@
 //! Whatever an operator does for one customer leaves the other ones as they are, and shows nothing of them.
 
-use std::{collections::BTreeSet, process::Command, sync::Arc};
+#[path = "support/commands.rs"]
+mod commands;
+mod support;
 
-use farebox_core::{key::ApiKey, time::Timestamp};
-use farebox_local::{DEV_TIERS, Options, System, VirtualClock};
+use std::sync::Arc;
+
+use farebox_core::key::ApiKey;
+use farebox_local::{DEV_TIERS, System};
 use farebox_tests::held;
+
+use crate::{
+    commands::commands,
+    support::{farebox, run, serve, system},
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
@@ -59,51 +68,16 @@ const COMMANDS: [(&str, &str, Of); 33] = [
 /// After all others: nothing comes after it.
 const LAST: (&str, &str, Of) = ("customers cancel", "acme", Of::Acme);
 
-fn farebox(url: Option<&str>, arguments: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
-    command.args(arguments).env("NO_COLOR", "1").env_remove("FAREBOX_LOCAL");
-    if let Some(url) = url {
-        command.env("FAREBOX_LOCAL", url);
-    }
-    let output = command.output().expect("farebox runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let said = text(&output.stdout) + &text(&output.stderr);
-    (output.status.code().expect("an exit code"), said)
-}
-
-/// The commands below one, as its help lists them.
-fn below(path: &[&str]) -> Vec<String> {
-    let arguments: Vec<&str> = path.iter().copied().chain(["--help"]).collect();
-    let (_, help) = farebox(None, &arguments);
-    let Some((_, commands)) = help.split_once("\nCommands:\n") else {
-        return vec![path.join(" ")];
-    };
-    let names = commands.lines().take_while(|line| !line.is_empty());
-    let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    let names = names.filter(|name| !name.is_empty() && *name != "help");
-    names
-        .flat_map(|name| below(&path.iter().copied().chain([name]).collect::<Vec<&str>>()))
-        .collect()
-}
-
-#[test]
-fn no_command_is_left_out() {
+#[tokio::test]
+async fn no_command_is_left_out() {
     let listed = COMMANDS.iter().chain([&LAST]).map(|(path, ..)| (*path).to_owned());
-    let known: BTreeSet<String> = below(&[]).into_iter().collect();
-    assert_eq!(known, listed.collect(), "add a new command to COMMANDS");
+    assert_eq!(commands().await, listed.collect(), "add a new command to COMMANDS");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_for_one_customer_leaves_the_others_alone() {
-    let options = Options {
-        clock: VirtualClock::standing(Timestamp::from_s(1_800_000_000)),
-        ..Options::new()
-    };
-    let system = System::start(options).await.expect("the system starts");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let router = system.gateway.router(system.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let system = system().await;
+    let url = serve(system.gateway.router(system.clone())).await;
     let acme = system.sell("acme", "pro", Default::default()).await.expect("sold");
     let beta = system.sell("beta", "pro", Default::default()).await.expect("sold");
     system.deliver_events().await.expect("delivered");
@@ -126,9 +100,9 @@ async fn what_is_done_for_one_customer_leaves_the_others_alone() {
                 .map(str::to_owned)
                 .collect();
             words.extend(json.then(|| "--json".to_owned()));
-            let (to, asked) = (url.clone(), words.clone());
-            let run = move || farebox(Some(&to), &asked.iter().map(String::as_str).collect::<Vec<&str>>());
-            let (code, said) = tokio::task::spawn_blocking(run).await.expect("no panic");
+            let asked: Vec<&str> = words.iter().map(String::as_str).collect();
+            let (code, stdout, stderr) = run(farebox(&asked, &[("FAREBOX_LOCAL", &url)])).await;
+            let said = stdout + &stderr;
             assert!(!said.contains("panicked") && code != 64, "{words:?}: {said}");
             assert!(*of == Of::All || !said.contains("beta"), "{words:?} shows beta: {said}");
             for key in [&acme.key, &beta.key] {

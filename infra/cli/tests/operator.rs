@@ -1,23 +1,25 @@
 //! The built `farebox` against a local system whose clock stands still, as an operator would use it.
 
+mod support;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    process::{Command, Output},
+    process::Command,
     sync::Arc,
 };
 
 use farebox_core::{
     ledger::{self, Claim, RowKey},
     tiers::{Catalog, Overrides},
-    time::Timestamp,
 };
 use farebox_local::{DEV_TIERS, Options, System, VirtualClock};
 use farebox_stripe::MeterEvent;
 use farebox_stripe_standin::{Fault, FaultKind};
 use serde_json::Value;
 
-const START: Timestamp = Timestamp::from_s(1_800_000_000); // 2027-01-15 08:00:00Z
+use crate::support::{START, farebox, run, serve, system};
+
 /// What the new file changes: pro's overage.
 const OLD_PRICE: &str = "overage: $0.002/call";
 const NEW_PRICE: &str = "overage: $0.003/call";
@@ -29,36 +31,14 @@ struct Place {
 
 impl Place {
     async fn start() -> Self {
-        let system = System::start(Options {
-            clock: VirtualClock::standing(START),
-            ..Options::new()
-        })
-        .await
-        .expect("the system starts");
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = system.gateway.router(system.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let system = system().await;
+        let url = serve(system.gateway.router(system.clone())).await;
         Self { system, url }
     }
 
     /// Runs the command; returns its exit code, stdout and stderr.
     async fn farebox(&self, arguments: &[&str]) -> (i32, String, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
-        command
-            .args(arguments)
-            .env("FAREBOX_LOCAL", &self.url)
-            .env("NO_COLOR", "1");
-        let output: Output = tokio::task::spawn_blocking(move || command.output())
-            .await
-            .expect("no panic")
-            .expect("farebox runs");
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-        (
-            output.status.code().expect("an exit code"),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
+        run(farebox(arguments, &[("FAREBOX_LOCAL", &self.url)])).await
     }
 
     async fn json(&self, arguments: &[&str]) -> (i32, Value) {
@@ -128,12 +108,9 @@ async fn exit_codes_are_as_documented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_within_reach_is_said_clearly() {
-    let output = Command::new(env!("CARGO_BIN_EXE_farebox"))
-        .args(["customers", "list", "--local=http://127.0.0.1:1"])
-        .output()
-        .expect("farebox runs");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1));
+    let arguments = ["customers", "list", "--local=http://127.0.0.1:1"];
+    let (code, _, stderr) = run(farebox(&arguments, &[])).await;
+    assert_eq!(code, 1);
     assert!(
         stderr.contains("no local system answers at http://127.0.0.1:1") && stderr.contains("farebox dev"),
         "{stderr}"
@@ -342,12 +319,7 @@ async fn made(system: &System) -> Vec<String> {
 }
 
 async fn applied(fault: Option<(u32, FaultKind)>) -> (Vec<String>, bool) {
-    let system = System::start(Options {
-        clock: VirtualClock::standing(START),
-        ..Options::new()
-    })
-    .await
-    .expect("the system starts");
+    let system = system().await;
     let catalog = Catalog::from_yaml(&DEV_TIERS.replace(OLD_PRICE, NEW_PRICE), "tiers.yaml").expect("a catalog");
     if let Some((nth, kind)) = fault {
         let fault = |times, kind| Fault {
@@ -485,13 +457,9 @@ async fn data_in_use_is_refused_and_its_catalog_stays() {
     };
     let first = start(DEV_TIERS, true).await.expect("a first start");
     assert_eq!((first.catalog.0, first.catalog_changes.len()), (1, 0));
-    let output = Command::new(env!("CARGO_BIN_EXE_farebox"))
-        .args(["dev", "--port", "0", "--data"])
-        .arg(&directory)
-        .output()
-        .expect("farebox runs");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let data = directory.to_str().expect("a path");
+    let (code, _, stderr) = run(farebox(&["dev", "--port", "0", "--data", data], &[])).await;
+    assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("is in use by another farebox"), "{stderr}");
     drop(first);
 
