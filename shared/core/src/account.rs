@@ -195,7 +195,7 @@ impl Customer {
     pub fn phase_at(&self, s: u64) -> &Phase {
         let after = self.phases.partition_point(|phase| phase.from <= s);
         // Before the first phase there was nobody to count for: units of a clock that is behind belong to the first one.
-        &self.phases[after.saturating_sub(1).min(self.phases.len() - 1)]
+        &self.phases[after.saturating_sub(1)]
     }
 
     /// What is to hold after the phase of a second, if that is known already.

@@ -319,10 +319,10 @@ fn it_is_read_and_written_as_json() {
 #[test]
 fn the_metrics_are_those_of_the_functions() {
     use farebox_core::cost::{METRICS_OF_CALLS, METRICS_OF_CUSTOMERS, METRICS_OF_TICKS, METRICS_OF_USAGE};
-    let authorizer = include_str!("../../../functions/authorizer/src/metrics.rs");
-    let consumer = include_str!("../../../functions/consumer/src/metrics.rs");
-    let webhook = include_str!("../../../functions/webhook/src/answer.rs");
-    let notifier = include_str!("../../../functions/notifier/src/deliver.rs");
+    let authorizer = include_str!("../../../../functions/authorizer/src/metrics.rs");
+    let consumer = include_str!("../../../../functions/consumer/src/metrics.rs");
+    let webhook = include_str!("../../../../functions/webhook/src/answer.rs");
+    let notifier = include_str!("../../../../functions/notifier/src/deliver.rs");
     let of_customers = [webhook, notifier].concat();
     let of_consumer = [&METRICS_OF_USAGE[..], &METRICS_OF_TICKS].concat();
     for (metrics, source) in [
@@ -339,7 +339,7 @@ fn the_metrics_are_those_of_the_functions() {
 /// An alarm, a secret or a dashboard more in the template is one more here.
 #[test]
 fn the_template_has_as_many_alarms_secrets_and_dashboards() {
-    let template = include_str!("../../../template.yaml");
+    let template = include_str!("../../../../template.yaml");
     let mut alarm_metrics = 0;
     for resource in template.split("\n\n") {
         if resource.contains("Type: AWS::CloudWatch::Alarm") {

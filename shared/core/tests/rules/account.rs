@@ -1,10 +1,11 @@
 //! What a customer was sold, and what its standing does to a request.
 
 use farebox_core::{
-    account::{Contact, Customer, Grant, Hold, Phase, Standing, WebhookSecret},
+    account::{Contact, Customer, Grant, Hold, KeyRecord, KeyRefusal, Phase, Standing, WebhookSecret},
+    key::Mode,
     ledger::Balance,
     tiers::{Interval, Limit, Overrides, PastDue, PastDuePolicy},
-    time::{Cycle, HOUR_S},
+    time::{Cycle, HOUR_S, Timestamp},
 };
 use proptest::prelude::*;
 
@@ -68,6 +69,8 @@ fn a_change_that_lies_ahead_begins_by_itself_and_can_be_dropped() {
     assert_eq!(customer.phase_at(end - 1).tier, "free");
     assert_eq!(customer.phase_at(end).tier, "small");
     assert_eq!(customer.phase_after(START).map(|phase| phase.from), Some(end));
+    assert_eq!(customer.phase_after(end), None, "it has begun");
+    assert_eq!(customer.phase_after(end - 1).map(|phase| phase.from), Some(end));
 
     // Another one in its place.
     customer.begin(phase(end, "large"), START + 1).expect("taken");
@@ -88,6 +91,43 @@ fn a_change_now_replaces_the_one_that_lies_ahead() {
     customer.begin(phase(START + 90, "pro"), START + 90).expect("taken");
     assert_eq!(customer.phase_at(end).tier, "pro");
     assert_eq!(customer.cycle.cuts, [START + 90]);
+}
+
+#[test]
+fn buckets_stay_cut_where_earlier_changes_cut_them() {
+    let mut customer = customer();
+    let (first, second) = (START + 600, START + 1_200);
+    customer.begin(phase(first, "pro"), first).expect("taken");
+    customer.begin(phase(second, "scale"), second).expect("taken");
+    assert_eq!(customer.cycle.cuts, [first, second]);
+    assert_eq!(customer.cycle.bucket_at(first - 1).end, first);
+    assert_eq!(customer.cycle.bucket_at(first).end, second);
+
+    // Once nothing that old is reported any more, a cut is as old as its phase.
+    let later = START + 100 * 86_400;
+    customer.cycle.current = customer.cycle.period_at(later);
+    customer.begin(phase(later, "pro"), later).expect("taken");
+    assert_eq!(customer.cycle.cuts, [later]);
+    assert_eq!(customer.phases.len(), 2, "the one that held, and the one that begins");
+}
+
+#[test]
+fn what_can_still_be_reported_keeps_its_price_for_forty_days() {
+    let expected: [(u64, &[&str]); 3] = [
+        (39, &["free", "pro", "scale", "large"]),
+        (40, &["pro", "scale", "large"]),
+        (41, &["scale", "large"]),
+    ];
+    for (days, tiers) in expected {
+        let mut customer = customer();
+        customer.begin(phase(START, "pro"), START).expect("taken");
+        let later = START + days * 86_400;
+        customer.cycle.current = customer.cycle.period_at(later);
+        customer.begin(phase(START + 60, "scale"), later).expect("taken");
+        customer.begin(phase(later, "large"), later).expect("taken");
+        let kept: Vec<&str> = customer.phases.iter().map(|phase| phase.tier.as_str()).collect();
+        assert_eq!(kept, tiers, "after {days} days");
+    }
 }
 
 #[test]
@@ -220,7 +260,59 @@ fn a_webhook_secret_is_not_shown_by_debug() {
         },
         ..customer()
     };
-    assert!(!format!("{customer:?}").contains("planted"));
+    let shown = format!("{customer:?}");
+    assert!(!shown.contains("planted"));
+    assert!(shown.contains("WebhookSecret(..)"), "that there is one is shown");
+    assert_eq!(customer.contact.webhook_secrets[0].reveal(), "whsec_planted");
+}
+
+#[test]
+fn a_key_opens_what_its_scopes_name_until_it_expires_or_is_revoked() {
+    let now = Timestamp::from_s(START);
+    let key = KeyRecord {
+        customer: "acme".to_owned().try_into().expect("an id"),
+        name: String::new(),
+        prefix: "fb_live_abcd".to_owned(),
+        last_four: "wxyz".to_owned(),
+        mode: Mode::Live,
+        scopes: Vec::new(),
+        created: now,
+        expires: None,
+        revoked: None,
+    };
+    assert_eq!(key.check("GET", "/v1/reports", now), Ok(()), "no scopes: every route");
+
+    let scoped = KeyRecord {
+        scopes: vec![
+            "GET /v1/reports".parse().expect("a route"),
+            "GET /v1/users/*".parse().expect("a route"),
+        ],
+        ..key.clone()
+    };
+    assert_eq!(scoped.check("GET", "/v1/reports", now), Ok(()));
+    assert_eq!(scoped.check("GET", "/v1/users/7", now), Ok(()));
+    assert_eq!(scoped.check("POST", "/v1/reports", now), Err(KeyRefusal::OutOfScope));
+
+    let expiring = KeyRecord {
+        expires: Some(Timestamp::from_s(START + 1)),
+        ..key.clone()
+    };
+    assert_eq!(expiring.check("GET", "/", now), Ok(()));
+    assert_eq!(
+        expiring.check("GET", "/", Timestamp::from_s(START + 1)),
+        Err(KeyRefusal::Expired),
+        "at that very moment"
+    );
+
+    let revoked = KeyRecord {
+        revoked: Some(Timestamp::from_s(START + 60)),
+        ..key
+    };
+    assert_eq!(
+        revoked.check("GET", "/", now),
+        Err(KeyRefusal::Revoked),
+        "a clock that is behind opens nothing"
+    );
 }
 
 proptest! {
