@@ -3,8 +3,9 @@
 mod case;
 mod check;
 mod machine;
+pub mod refinement;
 mod rules;
-mod table;
+pub mod table;
 mod variant;
 mod world;
 

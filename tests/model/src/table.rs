@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 use farebox_core::expression::{Expression, Value};
 
 /// An item of a table.
-pub(crate) type Attributes = BTreeMap<String, Value>;
+pub type Attributes = BTreeMap<String, Value>;
 
 /// Runs a write: the item after it, or `None` if its condition fails. An item that does not exist has no attributes.
-pub(crate) fn run(write: &Expression, item: &Attributes) -> Option<Attributes> {
+///
+/// # Panics
+/// If the text is not understood, or adds what is no number.
+#[must_use]
+pub fn run(write: &Expression, item: &Attributes) -> Option<Attributes> {
     let reader = |text| Reader {
         tokens: tokens(text),
         at: 0,

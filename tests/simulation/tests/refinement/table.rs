@@ -1,6 +1,6 @@
 //! A table on the embedded DynamoDB, or on another one, and a write to it by the SDK.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::{
     Client,
@@ -16,10 +16,8 @@ use farebox_aws::{
     random::Random,
 };
 use farebox_core::expression::{Expression, Value};
+use farebox_model::refinement::Item;
 use farebox_simulation::store::Store;
-
-/// An item without its key.
-pub(crate) type Item = BTreeMap<String, Value>;
 
 /// One table, keyed by `pk`.
 pub(crate) struct Table {

@@ -10,19 +10,23 @@ use farebox_core::{
 };
 use fastrand::Rng;
 
-use crate::table::Item;
+use super::Item;
 
 /// What a write makes of an item; `None` if it is refused.
-pub(crate) type Rule = Box<dyn Fn(&Item) -> Option<Item>>;
+pub type Rule = Box<dyn Fn(&Item) -> Option<Item>>;
 
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) write: Expression,
-    pub(crate) rule: Rule,
+/// A write, and what must come of it.
+pub struct Case {
+    /// What the write is called.
+    pub name: &'static str,
+    /// As it is sent to the table.
+    pub write: Expression,
+    /// As code.
+    pub rule: Rule,
 }
 
 /// Attributes that count units: of two buckets, a window and a quota.
-pub(crate) const BUCKETS: [&str; 4] = [
+pub const BUCKETS: [&str; 4] = [
     "u7200.api_calls",
     "u10800.api_calls",
     "w60000.5",
@@ -30,7 +34,7 @@ pub(crate) const BUCKETS: [&str; 4] = [
 ];
 
 /// Moments that meet each other: seconds of a few hours, or the same as milliseconds.
-pub(crate) fn moment(rng: &mut Rng) -> u64 {
+pub fn moment(rng: &mut Rng) -> u64 {
     [3_600, 7_200, 10_800, 14_400, 3_600_000, 7_200_000][rng.usize(..6)]
 }
 
@@ -71,7 +75,7 @@ fn generation(rng: &mut Rng) -> Generation {
 }
 
 /// A random write with its rule. `item` is what it will meet: a restore is planned from what was read.
-pub(crate) fn case(rng: &mut Rng, item: Option<&Item>) -> Case {
+pub fn case(rng: &mut Rng, item: Option<&Item>) -> Case {
     match rng.u64(..20) {
         0 => create(rng),
         1 => bump(rng),
