@@ -20,7 +20,7 @@ use crate::{
 
 pub(crate) async fn run(options: Doctor, reach: &Reach, out: Out) -> Result<Done, Failure> {
     let facts = collect::collect(&options, reach).await?;
-    let (found, notes) = (findings::findings(&facts), findings::notes(&facts));
+    let (found, notes) = (findings::findings(&facts)?, findings::notes(&facts));
     let value = json!({ "findings": found, "notes": notes, "facts": facts });
     out.show(&value, || spoken(&found, &notes, out))?;
     Ok(if found.is_empty() { Done::Well } else { Done::Differs })

@@ -12,7 +12,7 @@ use farebox_local::DEV_TIERS;
 use serde_json::{Value, json};
 
 use crate::{
-    deployed::{AWS_SECRET, Directory, FUNCTIONS_KEY, operator, project, stack},
+    deployed::{AWS_SECRET, Directory, FUNCTIONS_KEY, aws, operator, project, stack},
     support::{START, run, serve},
 };
 
@@ -96,7 +96,7 @@ async fn a_deployment_is_refused_before_anything_is_run() {
         (&none, "sam, the SAM CLI, can't be started"),
         (&without, "cargo-lambda, which compiles the functions"),
     ] {
-        let (code, _, stderr) = run(operator(&["deploy", "--yes"], &tools, &[])).await;
+        let (code, _, stderr) = run(operator(&["deploy", "--yes"], tools, &[])).await;
         assert_eq!(code, 1, "{stderr}");
         assert!(stderr.contains(word) && stderr.contains("install it"), "{stderr}");
         assert_eq!(tools.calls(), [""; 0]);
@@ -330,4 +330,53 @@ async fn the_doctor_reads_a_stack_over_the_wire() {
             .any(|key| stdout.contains(key)),
         "no key is shown"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_holds_no_key_is_not_taken_for_one() {
+    let (system, mut variables) = stack().await;
+    variables.push(("STRIPE_BASE_URL", format!("http://{}", system.services.addresses[2])));
+    let tools = Directory::new("no-key");
+    for (held, words) in [
+        (json!({ "SecretString": " \n" }), "The secret arn:stripe holds no text"),
+        (
+            json!({ "SecretBinary": "cmtfdGVzdF8x" }),
+            "The secret arn:stripe holds no text",
+        ),
+        (
+            json!({ "SecretString": "rk_test_1\nrk_test_2" }),
+            "The secret arn:stripe holds what is no key",
+        ),
+    ] {
+        let other = move |request: axum::extract::Request| async move {
+            let target = request.headers().get("x-amz-target").cloned();
+            match target.is_some_and(|target| target == "secretsmanager.GetSecretValue") {
+                true => axum::response::Response::new(held.to_string().into()),
+                false => aws(request).await,
+            }
+        };
+        let endpoint = serve(axum::Router::new().fallback(other)).await;
+        for key in [None, Some(STRIPE_KEY)] {
+            let mut variables: Vec<(&str, &str)> =
+                variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            variables.push(("AWS_ENDPOINT_URL", &endpoint));
+            variables.extend(key.map(|key| ("STRIPE_SECRET_KEY", key)));
+            let (code, stdout, stderr) = run(operator(&["doctor", "--json"], &tools, &variables)).await;
+            assert_eq!(code, 1, "{stdout}{stderr}");
+            let value: Value = serde_json::from_str(&stdout).expect("json");
+            let findings = value["findings"].as_array().expect("a list").iter();
+            let said: Vec<&str> = findings.filter_map(|finding| finding["what"].as_str()).collect();
+            assert_eq!(
+                said.iter().filter(|what| what.starts_with(words)).count(),
+                1,
+                "{words}: {said:#?}"
+            );
+            assert!(
+                !said.iter().any(|what| what.contains("that of the functions")),
+                "{said:#?}"
+            );
+            // With a key of one's own the rest is looked at all the same.
+            assert_eq!(value["facts"]["stripe"].is_null(), key.is_none(), "{value:#}");
+        }
+    }
 }

@@ -86,16 +86,23 @@ impl Look<'_> {
         .ok()
     }
 
-    /// Whether the other clock could be asked; that it can't be read is no failure.
+    /// Whether the other clock could be asked.
     fn clock(&mut self, of: &'static str, before_s: u64, date: Result<Option<String>, String>) -> bool {
         let after_s = machine_time().s();
         let Some(date) = self.keep(of, REACH, date) else {
             return false;
         };
-        let date = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(&date).ok());
-        if let Some(date) = date {
-            let ahead_s = ahead_s(before_s, after_s, date.timestamp());
-            self.facts.clocks.push(Clock { of, ahead_s });
+        match date.and_then(|date| chrono::DateTime::parse_from_rfc2822(&date).ok()) {
+            Some(date) => {
+                let ahead_s = ahead_s(before_s, after_s, date.timestamp());
+                self.facts.clocks.push(Clock { of, ahead_s });
+            }
+            None => {
+                let note = format!(
+                    "{of} does not say what time it is there: the clock of this machine was not compared with it"
+                );
+                self.facts.notes.push(note);
+            }
         }
         true
     }

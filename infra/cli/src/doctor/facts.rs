@@ -145,6 +145,8 @@ pub(crate) struct Secret {
     pub(crate) arn: String,
     /// `None`: there is no such secret, or it is to be deleted.
     pub(crate) versions: Option<usize>,
+    /// Why what it holds is of no use, if that was looked at; never what it holds.
+    pub(crate) fault: Option<String>,
 }
 
 #[derive(Clone, Debug, serde::Deserialize, Serialize)]
@@ -249,6 +251,7 @@ pub(crate) struct Stripe {
     pub(crate) snapshot_endpoints: Option<Vec<Endpoint>>,
     /// The same for thin events.
     pub(crate) thin_endpoints: Option<Vec<Endpoint>>,
+    pub(crate) has_read_invoices: bool,
     /// How long invoices of billing periods stay drafts; `None` if none was made yet.
     pub(crate) grace: Option<Grace>,
 }

@@ -10,7 +10,7 @@ use farebox_stripe::Area;
 use serde::Serialize;
 
 use super::facts::Facts;
-use crate::show::count;
+use crate::{failure::Failure, show::count};
 
 /// How a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,12 +53,16 @@ const USAGE_WINDOW_S: u64 = 60;
 const NAMED_MAX: usize = 5;
 
 /// Every finding, the worst first.
-pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
+///
+/// # Errors
+/// If what the gateway responses should be can't be read.
+pub(crate) fn findings(facts: &Facts) -> Result<Vec<Finding>, Failure> {
+    let responses = apis::expected()?;
     let mut found = Vec::new();
     stack(facts, &mut found);
     apis::attached(facts, &mut found);
     for api in facts.rest_apis.iter().flatten() {
-        apis::rest_api(api, facts.stack.as_ref(), &mut found);
+        apis::rest_api(api, &responses, facts.stack.as_ref(), &mut found);
     }
     for api in facts.http_apis.iter().flatten() {
         apis::http_api(api, &mut found);
@@ -92,7 +96,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found.sort_by_key(|finding| finding.severity);
-    found
+    Ok(found)
 }
 
 /// What can't be found out from here, or is no trouble yet.
@@ -114,7 +118,7 @@ pub(crate) fn notes(facts: &Facts) -> Vec<String> {
         ));
     }
     if let Some(stripe) = &facts.stripe {
-        if stripe.grace.is_none() {
+        if stripe.has_read_invoices && stripe.grace.is_none() {
             notes.push(
                 "How long invoices stay drafts can't be read before there is one for a billing period; it should be 24 h or more: \
                  https://dashboard.stripe.com/settings/billing/invoice"

@@ -195,6 +195,7 @@ fn sound() -> Facts {
                 kind,
                 arn: format!("arn:{kind:?}"),
                 versions: Some(versions),
+                fault: None,
             })
             .to_vec(),
         alarms: Some([alarm("farebox-a"), alarm("farebox-b")].into()),
@@ -220,6 +221,7 @@ fn sound() -> Facts {
             functions_key_is_live: Some(true),
             is_key_unknown: false,
             denied: Vec::new(),
+            has_read_invoices: true,
             snapshot_endpoints: Some(vec![endpoint(
                 "we_1",
                 farebox_webhook::snapshot_events(),
@@ -245,7 +247,7 @@ fn sound() -> Facts {
 fn after(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     let mut facts = sound();
     change(&mut facts);
-    findings(&facts)
+    findings(&facts).unwrap()
 }
 
 /// The one finding of a change: its check, its weight, and that it says these words.
@@ -288,13 +290,13 @@ const WARNING: Severity = Severity::Warning;
 
 #[test]
 fn a_sound_system_has_nothing_to_mend() {
-    assert_eq!(findings(&sound()), []);
+    assert_eq!(findings(&sound()).unwrap(), []);
     assert_eq!(notes(&sound()).len(), 1, "only that writing is not tried");
 }
 
 #[test]
 fn nothing_seen_is_nothing_found() {
-    assert_eq!(findings(&Facts::default()), []);
+    assert_eq!(findings(&Facts::default()).unwrap(), []);
 }
 
 #[test]
@@ -566,6 +568,14 @@ fn functions_schedules_and_secrets() {
         &["still the random one", "put-secret-value"],
         |facts| facts.secrets[1].versions = Some(1),
     );
+    one(
+        "secret",
+        ERROR,
+        &["The secret arn:StripeKey holds no text", "can't start"],
+        |facts| {
+            facts.secrets[0].fault = Some(text("holds no text"));
+        },
+    );
     for i in [0, 1] {
         one("secret", ERROR, &["about to be deleted"], |facts| {
             facts.secrets[i].versions = None
@@ -593,7 +603,7 @@ fn alarms_and_who_is_told() {
     });
     let mut new = sound();
     a(&mut new).state_value = text("INSUFFICIENT_DATA");
-    assert_eq!(findings(&new), []);
+    assert_eq!(findings(&new).unwrap(), []);
     assert!(notes(&new)[0].contains("farebox-a"));
     let stranger = after(|facts| {
         let (name, mut alarm) = alarm("farebox-of-mine");
@@ -720,8 +730,11 @@ fn how_long_invoices_wait() {
     });
     let mut unknown = sound();
     stripe(&mut unknown).grace = None;
-    assert_eq!(findings(&unknown), []);
-    assert!(notes(&unknown)[0].contains("can't be read"));
+    assert_eq!(findings(&unknown).unwrap(), []);
+    assert!(notes(&unknown)[0].contains("can't be read before there is one"));
+    // Nobody knows whether there is one.
+    stripe(&mut unknown).has_read_invoices = false;
+    assert!(!notes(&unknown).iter().any(|note| note.contains("drafts")));
 }
 
 #[test]

@@ -86,7 +86,7 @@ const AUTHORIZER: &str = "arn:aws:lambda:us-east-1:1:function:farebox-authorizer
 
 /// An AWS with the stack `farebox` and nothing else, as far as `doctor` and `destroy` ask for it. The answers have the form that
 /// each service documents: <https://docs.aws.amazon.com/index.html#products>.
-async fn aws(request: Request) -> Response {
+pub async fn aws(request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let body = String::from_utf8_lossy(&body);

@@ -102,21 +102,12 @@ impl Look<'_> {
             return Ok(None);
         };
         let attributes = self.attributes(&url).await?;
-        let number = |name: &QueueAttributeName| attributes.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         let dead_letter_depth = match self.reach.find_queue(&format!("{part}-dead")).await {
             Ok(Some(dead)) => depth(&self.attributes(&dead).await?),
             Ok(None) => 0,
             Err(failure) => return Err(failure.to_string()),
         };
-        Ok(Some(QueueSettings {
-            visibility_s: number(&QueueAttributeName::VisibilityTimeout),
-            dead_letters: attributes
-                .get(&QueueAttributeName::RedrivePolicy)
-                .and_then(|policy| serde_json::from_str::<serde_json::Value>(policy).ok())
-                .and_then(|policy| policy["deadLetterTargetArn"].as_str().map(str::to_owned)),
-            dead_letter_depth,
-            url,
-        }))
+        Ok(Some(queue_settings(url, &attributes, dead_letter_depth)?))
     }
 
     async fn attributes(&self, url: &str) -> Result<Attributes, String> {
@@ -169,9 +160,12 @@ impl Look<'_> {
                 "allow secretsmanager:DescribeSecret to whoever runs this",
                 seen,
             );
-            self.facts
-                .secrets
-                .extend(seen.map(|versions| Secret { kind, arn, versions }));
+            self.facts.secrets.extend(seen.map(|versions| Secret {
+                kind,
+                arn,
+                versions,
+                fault: None,
+            }));
         }
         let alarms = self.reader.alarms::<Alarm>(&format!("{}-", stack.name)).await;
         let alarms = self.keep(
@@ -282,6 +276,29 @@ pub(crate) fn depth(attributes: &Attributes) -> u64 {
     .sum()
 }
 
+fn queue_settings(url: String, attributes: &Attributes, dead_letter_depth: u64) -> Result<QueueSettings, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Redrive {
+        dead_letter_target_arn: String,
+    }
+    let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout);
+    // A queue whose messages go nowhere has no such policy.
+    let redrive = attributes.get(&QueueAttributeName::RedrivePolicy);
+    let redrive: Option<Redrive> = redrive
+        .map(|policy| serde_json::from_str(policy))
+        .transpose()
+        .map_err(|e| format!("its redrive policy can't be read: {e}"))?;
+    Ok(QueueSettings {
+        visibility_s: visibility
+            .and_then(|seconds| seconds.parse().ok())
+            .ok_or("its visibility timeout can't be read")?,
+        dead_letters: redrive.map(|redrive| redrive.dead_letter_target_arn),
+        dead_letter_depth,
+        url,
+    })
+}
+
 fn table_settings(table: &TableDescription) -> TableSettings {
     let key = |schema: &[KeySchemaElement]| {
         let parts = schema.iter().map(|element| {
@@ -309,5 +326,37 @@ fn table_settings(table: &TableDescription) -> TableSettings {
             .billing_mode_summary()
             .and_then(|summary| summary.billing_mode())
             .is_some_and(|mode| *mode == BillingMode::PayPerRequest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_does_not_say_its_settings_is_not_judged_by_others() {
+        let read = |pairs: &[(QueueAttributeName, &str)]| {
+            let attributes = pairs.iter().map(|(name, value)| (name.clone(), (*value).to_owned()));
+            queue_settings("https://q".to_owned(), &attributes.collect(), 0)
+        };
+        let visibility = (QueueAttributeName::VisibilityTimeout, "30");
+        let policy = |text| (QueueAttributeName::RedrivePolicy, text);
+        let settings = read(&[
+            visibility.clone(),
+            policy(r#"{"deadLetterTargetArn":"arn:dead","maxReceiveCount":5}"#),
+        ]);
+        let settings = settings.unwrap();
+        assert_eq!(
+            (settings.visibility_s, settings.dead_letters.as_deref()),
+            (30, Some("arn:dead"))
+        );
+        assert_eq!(read(std::slice::from_ref(&visibility)).unwrap().dead_letters, None);
+        for (attributes, word) in [
+            (vec![], "visibility"),
+            (vec![(QueueAttributeName::VisibilityTimeout, "soon")], "visibility"),
+            (vec![visibility.clone(), policy("{}")], "redrive"),
+        ] {
+            assert!(read(&attributes).unwrap_err().contains(word));
+        }
     }
 }

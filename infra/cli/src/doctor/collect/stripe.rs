@@ -7,7 +7,7 @@ use farebox_stripe::{Access, Area, SecretKey};
 use super::{Look, REACH};
 use crate::{
     arguments::Doctor,
-    doctor::facts::{Catalog, Denied, Endpoint, Grace, Stripe},
+    doctor::facts::{Catalog, Denied, Endpoint, Grace, Secret, SecretKind, Stripe},
     failure::Failure,
     reach::{cause, stripe},
 };
@@ -31,7 +31,7 @@ impl Look<'_> {
         let of_functions = match arn {
             Some(arn) => {
                 let answer = self.secrets_manager().get_secret_value().secret_id(arn).send().await;
-                answer.map(|answer| answer.secret_string).map_err(|e| cause(&e))
+                answer.map(|answer| Some(answer.secret_string)).map_err(|e| cause(&e))
             }
             None => Ok(None),
         };
@@ -48,11 +48,18 @@ impl Look<'_> {
                 other,
             )?,
         };
-        let of_functions = of_functions.map(|key| key.trim().to_owned());
+        let of_functions = match (arn, of_functions) {
+            (Some(arn), Some(text)) => self.key_of_functions(arn, text),
+            _ => None,
+        };
         let (from, key) = match (of_environment, arn) {
             (Some(key), _) => ("STRIPE_SECRET_KEY".to_owned(), key),
             (None, Some(arn)) => (format!("secret {arn}"), of_functions.clone()?),
-            (None, None) => return None,
+            (None, None) => {
+                let note = "Stripe was not looked at: the stack names no secret with its key, and STRIPE_SECRET_KEY is not set";
+                self.facts.notes.push(note.to_owned());
+                return None;
+            }
         };
         let is_live = |key: &str| SecretKey::new(key).is_ok_and(|key| key.is_live());
         let seen = Stripe {
@@ -70,6 +77,28 @@ impl Look<'_> {
             stripe(Some(key), url),
         )?;
         Some((client, seen))
+    }
+
+    /// What the secret of the functions holds, unless that is no key: then the functions can't start.
+    fn key_of_functions(&mut self, arn: &str, text: Option<String>) -> Option<String> {
+        let key = text.as_deref().map(str::trim).filter(|key| !key.is_empty());
+        let fault = match key.map(SecretKey::new) {
+            Some(Ok(_)) => return key.map(str::to_owned),
+            Some(Err(_)) => "holds what is no key of Stripe's: a key is one line without spaces",
+            None => "holds no text",
+        };
+        let secrets = &mut self.facts.secrets;
+        match secrets.iter_mut().find(|secret| secret.kind == SecretKind::StripeKey) {
+            Some(secret) => secret.fault = Some(fault.to_owned()),
+            // It could not be described, but there is a version of it: that was read.
+            None => secrets.push(Secret {
+                kind: SecretKind::StripeKey,
+                arn: arn.to_owned(),
+                versions: Some(1),
+                fault: Some(fault.to_owned()),
+            }),
+        }
+        None
     }
 
     pub(super) async fn stripe(&mut self, client: &farebox_stripe::Client, mut seen: Stripe) {
@@ -96,7 +125,8 @@ impl Look<'_> {
         if may_read {
             let times = client.invoice_times().await.map_err(|e| e.to_string());
             let times = self.keep("the invoices", "set Invoices to Read for this key", times);
-            seen.grace = grace(times.unwrap_or_default());
+            seen.has_read_invoices = times.is_some();
+            seen.grace = times.and_then(grace);
         }
         self.facts.stripe = Some(seen);
     }

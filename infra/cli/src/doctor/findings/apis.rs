@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Finding, Severity, TTL_DEFAULT_S, error, names, warning};
 use crate::doctor::facts::{Authorizer, Facts, HttpApi, Method, RestApi};
-use crate::{show::count, stack::Stack};
+use crate::{failure::Failure, show::count, stack::Stack};
 
 pub(super) fn attached(facts: &Facts, found: &mut Vec<Finding>) {
     let (Some(rest), Some(http)) = (&facts.rest_apis, &facts.http_apis) else {
@@ -22,7 +22,7 @@ pub(super) fn attached(facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
-pub(super) fn rest_api(api: &RestApi, stack: Option<&Stack>, found: &mut Vec<Finding>) {
+pub(super) fn rest_api(api: &RestApi, wanted: &Responses, stack: Option<&Stack>, found: &mut Vec<Finding>) {
     let place = format!("{} ({})", api.name, api.id);
     for authorizer in &api.authorizers {
         let update = |change: &str| {
@@ -39,7 +39,7 @@ pub(super) fn rest_api(api: &RestApi, stack: Option<&Stack>, found: &mut Vec<Fin
     }
     routes(&place, &api.authorizers, &api.methods, found);
     stages(&place, api, found);
-    gateway_responses(&place, api, is_set(stack, "ForbiddenStatus403"), found);
+    gateway_responses(&place, api, wanted, is_set(stack, "ForbiddenStatus403"), found);
     forbidden(&place, api, is_set(stack, "ForbiddenStatus403"), found);
 }
 
@@ -162,17 +162,21 @@ fn stages(place: &str, api: &RestApi, found: &mut Vec<Finding>) {
 
 /// What the API should answer, which the local gateway renders as well.
 #[derive(Deserialize)]
-struct Expected {
+pub(super) struct Expected {
     #[serde(rename = "statusCode")]
     status: u16,
     headers: BTreeMap<String, String>,
 }
 
-fn expected() -> BTreeMap<String, Expected> {
-    serde_json::from_str(include_str!("../../../../gateway-responses.json")).unwrap_or_default()
+pub(super) type Responses = BTreeMap<String, Expected>;
+
+/// Of every type that is checked.
+pub(super) fn expected() -> Result<Responses, Failure> {
+    serde_json::from_str(include_str!("../../../../gateway-responses.json"))
+        .map_err(|e| Failure::Failed(format!("gateway-responses.json: {e}")))
 }
 
-fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<Finding>) {
+fn gateway_responses(place: &str, api: &RestApi, wanted: &Responses, forbids: bool, found: &mut Vec<Finding>) {
     let why = |kind: &str| match kind {
         "ACCESS_DENIED" => {
             "Whoever is over a limit is told 403 instead of 429 and not when to come back; clients then give up or try at once."
@@ -188,7 +192,7 @@ fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<
              deploy the API"
         )
     };
-    for (kind, expected) in expected() {
+    for (kind, expected) in wanted {
         if kind == "INVALID_API_KEY" && !forbids {
             continue;
         }
@@ -197,14 +201,14 @@ fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<
         } else {
             Severity::Warning
         };
-        let Some(response) = api.gateway_responses.get(&kind) else {
+        let Some(response) = api.gateway_responses.get(kind) else {
             found.push(Finding {
                 severity,
                 ..error(
                     "gateway-response",
                     format!("{place}: the gateway response {kind} is API Gateway's own"),
-                    why(&kind),
-                    fix(&kind),
+                    why(kind),
+                    fix(kind),
                 )
             });
             continue;
@@ -219,8 +223,8 @@ fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<
                         "{place}: {kind} is answered with {status} instead of {}",
                         expected.status
                     ),
-                    why(&kind),
-                    fix(&kind),
+                    why(kind),
+                    fix(kind),
                 )
             });
         }
@@ -236,7 +240,7 @@ fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<
                 "gateway-response",
                 format!("{place}: {kind} lacks or maps otherwise {}", names(wrong)),
                 "Clients don't learn their limits and when to come back.",
-                fix(&kind),
+                fix(kind),
             ));
         }
         if !response.has_json_body {
@@ -244,7 +248,7 @@ fn gateway_responses(place: &str, api: &RestApi, forbids: bool, found: &mut Vec<
                 "gateway-response",
                 format!("{place}: {kind} has no body for application/json"),
                 "Clients are not told the code and the sentence that say what to do.",
-                fix(&kind),
+                fix(kind),
             ));
         }
     }

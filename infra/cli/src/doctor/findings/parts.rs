@@ -297,6 +297,17 @@ pub(super) fn secrets(facts: &Facts, found: &mut Vec<Finding>) {
                 "The consumer and the webhook can't start: nothing is reported to Stripe.",
                 "aws secretsmanager restore-secret --secret-id ARN, or make one and deploy with its ARN as StripeKeySecretArn",
             )),
+            (SecretKind::StripeKey, Some(_)) => found.extend(secret.fault.as_ref().map(|fault| {
+                error(
+                    "secret",
+                    format!("The secret {arn} {fault}"),
+                    "The consumer and the webhook can't start: nothing is reported to Stripe.",
+                    format!(
+                        "put the restricted key there: aws secretsmanager put-secret-value --secret-id {arn} --secret-string \
+                         file:///dev/stdin"
+                    ),
+                )
+            })),
             (SecretKind::Webhook, None) => found.push(error(
                 "secret",
                 format!("There is no secret {arn}, or it is about to be deleted"),
