@@ -8,7 +8,11 @@ use farebox_core::{id::CustomerId, tiers::Pattern};
 use crate::{
     failure::{DOCTOR_EXIT_CODES, EXIT_CODES, Failure},
     reach::LOCAL,
+    secrecy::is_secret,
 };
+
+/// What stands on a command line is in the shell's history and in every list of processes.
+pub(crate) const SECRET_FOUND: &str = "that is a key or a secret, which does not belong on a command line: replace it";
 
 /// Turns an API on Amazon API Gateway into a paid product.
 #[derive(Parser)]
@@ -575,15 +579,22 @@ pub(crate) enum CountersCommand {
 pub(crate) struct CustomerArg(pub(crate) CustomerId);
 
 impl std::str::FromStr for CustomerArg {
-    type Err = farebox_core::id::BadId;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into().map(Self)
+        if is_secret(text) {
+            return Err(SECRET_FOUND.to_owned());
+        }
+        let id = CustomerId::try_from(text.to_owned());
+        id.map(Self).map_err(|problem| problem.to_string())
     }
 }
 
 /// A name that people gave something.
 pub(crate) fn name(text: &str) -> Result<&str, Failure> {
+    if is_secret(text) {
+        return Err(Failure::usage(format!("a name is seen by others: {SECRET_FOUND}")));
+    }
     let is_fine = (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     match is_fine {
         true => Ok(text),

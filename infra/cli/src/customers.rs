@@ -231,7 +231,11 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         issued = Some(key);
     }
     if out.is_json {
-        out.show(&value, String::new)?;
+        let secrets = shown_once.iter().map(WebhookSecret::reveal);
+        let secrets: Vec<&str> = secrets
+            .chain(issued.as_ref().map(|issued| issued.key.reveal()))
+            .collect();
+        out.reveal(&value, String::new, &secrets)?;
         return Ok(Done::Well);
     }
     let phase = customer.phase_at(reach.now().s());
@@ -254,7 +258,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     }
     if let Some(secret) = &shown_once {
         eprintln!("Calls to the webhook are signed with a secret that is shown once:");
-        out.line(secret.reveal())?;
+        out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
     }
     match issued {
         Some(issued) => show_issued(&issued, out),
@@ -427,8 +431,9 @@ async fn contact(
         value["webhook_secret"] = json!(secret.reveal());
         if !out.is_json {
             eprintln!("Calls to the webhook are signed with a secret that is shown once:");
-            return out.line(secret.reveal()).map(|()| Done::Well);
         }
+        out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
+        return Ok(Done::Well);
     }
     out.show(&value, || {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());

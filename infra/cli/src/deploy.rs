@@ -6,10 +6,11 @@ use farebox_core::tiers::Catalog;
 use serde_json::json;
 
 use crate::{
-    arguments::{Deploy, Where},
+    arguments::{Deploy, SECRET_FOUND, Where},
     failure::{Done, Failure},
     reach::Reach,
     sam::{self, How, Sam, Target},
+    secrecy::is_secret,
     show::Out,
     stack::{self, Stack},
     tiers::{can_ask, read},
@@ -104,6 +105,10 @@ pub(crate) fn target(place: &Where) -> Result<Target, Failure> {
             "the local system is not deployed; leave --local and FAREBOX_LOCAL away to mean a stack in AWS",
         ));
     }
+    let given = [Some(&place.stack), place.region.as_ref(), place.profile.as_ref()];
+    if given.into_iter().flatten().any(|name| is_secret(name)) {
+        return Err(Failure::usage(SECRET_FOUND));
+    }
     Ok(Target {
         stack: place.stack.clone(),
         region: place.region.clone(),
@@ -136,6 +141,12 @@ fn parameter(pair: &str, template: &str) -> Result<(String, String), Failure> {
     let (name, value) = pair
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("{pair:?} is no parameter: write Name=value")))?;
+    if is_secret(value) {
+        return Err(Failure::usage(format!(
+            "the value of {name} is a key or a secret, and a stack's parameters are seen by others: put it into AWS Secrets Manager and \
+             give the ARN that it gets"
+        )));
+    }
     match known.contains(&name) {
         true => Ok((name.to_owned(), value.to_owned())),
         false => Err(Failure::usage(format!(

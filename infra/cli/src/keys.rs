@@ -119,7 +119,8 @@ pub(crate) fn show_issued(issued: &IssuedKey, out: Out) -> Result<Done, Failure>
             issued.key.hash()
         );
     }
-    out.show(&value, || issued.key.reveal().to_owned())?;
+    let key = issued.key.reveal();
+    out.reveal(&value, || key.to_owned(), &[key])?;
     Ok(Done::Well)
 }
 

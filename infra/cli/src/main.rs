@@ -20,6 +20,7 @@ mod reach;
 mod reconcile;
 mod repair;
 mod sam;
+mod secrecy;
 mod show;
 mod stack;
 mod tiers;
@@ -37,6 +38,7 @@ use crate::{
     arguments::{Arguments, Command, Dev, Tiers},
     failure::{Done, Failure},
     reach::Reach,
+    secrecy::{is_secret, masked},
     show::Out,
 };
 
@@ -49,12 +51,16 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| secrecy::Log)
         .init();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
+            let text = error.render().to_string();
+            match is_secret(&text) {
+                true => eprint!("{}", masked(&text, &[])),
+                false => drop(error.print()),
+            }
             let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if is_asked_for { 0 } else { USAGE });
         }
@@ -63,10 +69,11 @@ fn main() -> ExitCode {
     match start(arguments, out) {
         Ok(done) => ExitCode::from(done.code()),
         Err(failure) => {
-            if out.is_json {
-                eprintln!("{}", serde_json::json!({ "error": failure.to_string() }));
-            } else {
-                eprintln!("error: {failure}");
+            let text = failure.to_string();
+            let text = masked(&text, &[]);
+            match out.is_json {
+                true => eprintln!("{}", serde_json::json!({ "error": text })),
+                false => eprintln!("error: {text}"),
             }
             ExitCode::from(failure.code())
         }

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, secrecy::masked};
 
 /// Where answers go, and in which form.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +29,21 @@ impl Out {
 
     /// Prints the value as JSON, or what people read.
     pub(crate) fn show(self, value: &impl Serialize, people: impl FnOnce() -> String) -> Result<(), Failure> {
-        if self.is_json {
-            let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-            self.line(&escaped(&text))
-        } else {
-            self.line(people().trim_end())
-        }
+        self.reveal(value, people, &[])
+    }
+
+    /// The same with secrets in it that were made just now, for the one time that they are shown.
+    pub(crate) fn reveal(
+        self,
+        value: &impl Serialize,
+        people: impl FnOnce() -> String,
+        secrets: &[&str],
+    ) -> Result<(), Failure> {
+        let text = match self.is_json {
+            true => escaped(&serde_json::to_string_pretty(value).map_err(Failure::failed)?),
+            false => people(),
+        };
+        self.write(&masked(text.trim_end(), secrets))
     }
 
     /// Prints a line for people; with `--json` nothing.
@@ -42,8 +51,13 @@ impl Out {
         if self.is_json { Ok(()) } else { self.line(text) }
     }
 
-    /// Prints a line. A reader that has gone away, as `head` does, is no failure.
+    /// Prints a line.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+        self.write(&masked(text, &[]))
+    }
+
+    /// A reader that has gone away, as `head` does, is no failure.
+    fn write(self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
