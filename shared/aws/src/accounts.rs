@@ -11,7 +11,8 @@
 //! | `t` | `newest` | the newest version |
 
 use aws_sdk_dynamodb::{
-    operation::transact_write_items::TransactWriteItemsError,
+    error::SdkError,
+    operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError},
     types::{AttributeValue, Put, TransactWriteItem},
 };
 use farebox_core::{
@@ -208,37 +209,41 @@ impl AccountTable {
         Ok(())
     }
 
-    /// Marks something that must happen once. Says whether this was the first time.
+    /// Marks something that must happen once. Says whether this was the first time. The mark names who made it, so that a write
+    /// that was done and whose answer was lost is not taken for somebody else's.
     ///
     /// # Errors
     /// [`Error`] if the outcome is not known.
     pub async fn mark_once(&self, what: &str, now: Timestamp) -> Result<bool, Error> {
-        let put = self.mark(what, now)?.put;
+        let pk = format!("e#{what}");
+        let marker = self.clients.random.token()?;
+        let put = self.transact_put(&pk, "event", &marker, 0, Some(0))?.put;
         let Some(put) = put else { return Ok(false) };
+        let ours = put.item.get("doc").cloned();
         let request = self
             .clients
             .dynamodb
             .put_item()
             .table_name(&self.table)
             .set_item(Some(put.item))
-            .condition_expression("attribute_not_exists(pk)");
+            .item("ttl", mark_ends(now))
+            .condition_expression("attribute_not_exists(pk) OR doc = :ours")
+            .set_expression_attribute_values(ours.map(|ours| [(":ours".to_owned(), ours)].into()));
         match request.send().await {
             Ok(_) => Ok(true),
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(false)
-            }
-            Err(e) => Err(Error::call(format!("put {} event", self.table), &e)),
+            Err(e) if is_refused(&e) => Ok(false),
+            // What happens once would be lost if this ended without an answer: the mark itself says whose it is.
+            Err(e) => match self.read::<String>(&pk, "event").await? {
+                Some(found) => Ok(found == marker),
+                None => Err(Error::call(format!("put {} event", self.table), &e)),
+            },
         }
     }
 
     fn mark(&self, event: &str, now: Timestamp) -> Result<TransactWriteItem, Error> {
         let mut item = self.transact_put(&format!("e#{event}"), "event", &now.s(), 0, Some(0))?;
         if let Some(put) = &mut item.put {
-            let ttl = AttributeValue::N((now.s() + MARK_KEPT_S).to_string());
-            put.item.insert("ttl".to_owned(), ttl);
+            put.item.insert("ttl".to_owned(), mark_ends(now));
         }
         Ok(item)
     }
@@ -502,15 +507,21 @@ impl AccountTable {
         };
         match request.send().await {
             Ok(_) => Ok(true),
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(false)
-            }
+            Err(e) if is_refused(&e) => Ok(false),
             Err(e) => Err(Error::call(operation(), &e)),
         }
     }
+}
+
+/// The attribute by which the table drops a mark.
+fn mark_ends(now: Timestamp) -> AttributeValue {
+    AttributeValue::N((now.s() + MARK_KEPT_S).to_string())
+}
+
+/// Whether a put was answered: the item is not what the condition says.
+fn is_refused<R>(error: &SdkError<PutItemError, R>) -> bool {
+    let service = error.as_service_error();
+    service.is_some_and(PutItemError::is_conditional_check_failed_exception)
 }
 
 /// What an item must be for another to take its place.
