@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use aws_sdk_sqs::types::Message;
 use farebox_authorizer::{Authorizer, Deps as AuthorizerDeps};
 use farebox_aws::{
     accounts::AccountTable,
@@ -281,7 +282,7 @@ impl System {
             if messages.is_empty() {
                 return Ok(done);
             }
-            let record = |message: &aws_sdk_sqs::types::Message| {
+            let record = |message: &Message| {
                 let receives = message
                     .attributes()
                     .and_then(|all| all.get(&Name::ApproximateReceiveCount));
@@ -320,6 +321,35 @@ impl System {
                     .await;
                 deleted.map_err(|e| Error::refused(format!("delete: {e:?}")))?;
             }
+        }
+    }
+
+    /// Takes everything that waits out of a queue, and hands it to nobody.
+    ///
+    /// # Errors
+    /// [`Error`] if the queue can't be reached.
+    pub async fn drain(&self, queue: &str) -> Result<Vec<Message>, Error> {
+        let sqs = &self.services.clients.sqs;
+        let mut drained = Vec::new();
+        loop {
+            let received = sqs.receive_message().queue_url(queue).max_number_of_messages(10);
+            let received = received
+                .send()
+                .await
+                .map_err(|e| Error::refused(format!("receive: {e:?}")))?;
+            let messages = received.messages.unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(drained);
+            }
+            for message in &messages {
+                let receipt = message.receipt_handle().unwrap_or_default();
+                let delete = sqs.delete_message().queue_url(queue).receipt_handle(receipt);
+                delete
+                    .send()
+                    .await
+                    .map_err(|e| Error::refused(format!("delete: {e:?}")))?;
+            }
+            drained.extend(messages);
         }
     }
 

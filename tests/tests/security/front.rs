@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A gateway on a port of its own.
+/// A gateway on a port of its own, or another server.
 pub(crate) struct Front {
     address: SocketAddr,
 }
@@ -35,6 +35,11 @@ impl Front {
         let address = listener.local_addr().expect("an address");
         let router = system.gateway.router(system.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
+        Self::at(address)
+    }
+
+    /// Whatever listens there already.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         Self { address }
     }
 

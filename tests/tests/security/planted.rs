@@ -9,9 +9,11 @@ use farebox_aws::control::NewKey;
 use farebox_core::{
     account::WebhookSecret,
     key::{ApiKey, Mode},
+    tiers::Overrides,
     time::Timestamp,
 };
 use farebox_local::System;
+use farebox_stripe::{Buyer, CheckoutPrice, NewCheckout};
 use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, items, sell, system};
 use tracing_subscriber::{fmt::MakeWriter, util::SubscriberInitExt};
@@ -79,24 +81,9 @@ async fn written(system: &System) -> Vec<Place> {
     }
     let queues = system.queues();
     for queue in [&queues.usage, &queues.usage_dead, &queues.alerts, &queues.alerts_dead] {
-        let sqs = &system.services.clients.sqs;
-        loop {
-            let received = sqs
-                .receive_message()
-                .queue_url(queue)
-                .max_number_of_messages(10)
-                .send()
-                .await;
-            let messages = received.expect("the queue answers").messages.unwrap_or_default();
-            if messages.is_empty() {
-                break;
-            }
-            places.extend(
-                messages
-                    .iter()
-                    .map(|message| (format!("queue {queue}"), format!("{message:?}"))),
-            );
-        }
+        let messages = system.drain(queue).await.expect("the queue answers");
+        let shown = messages.iter().map(|message| format!("{message:?}"));
+        places.extend(shown.map(|message| (format!("queue {queue}"), message)));
     }
     for entry in system.services.outbox.entries() {
         places.push((format!("outbox, {}", entry.channel), format!("{entry:?}")));
@@ -192,6 +179,50 @@ async fn use_and_misuse(system: &System, front: &Front, key: &str) {
     assert!(authorizer.handle(&event, system.clock().now()).await.is_err());
 }
 
+/// Somebody buys on a Checkout page, and is shown the first key, once. What any page said later comes with it.
+async fn buy(system: &System, front: &Front) -> (String, Vec<Place>) {
+    let terms = system
+        .control
+        .terms_of(system.catalog.0, "pro", &Overrides::default())
+        .await;
+    let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
+    let metered = prices.metered.into_values().map(CheckoutPrice::Metered);
+    let checkout = NewCheckout {
+        buyer: Buyer::Email("ada@buyer.example".to_owned()),
+        client_reference_id: Some("buyer".to_owned()),
+        prices: std::iter::once(CheckoutPrice::Flat(prices.base))
+            .chain(metered)
+            .collect(),
+        trial_days: None,
+        metadata: Default::default(),
+        success_url: "https://shop.example/welcome?session_id={CHECKOUT_SESSION_ID}".to_owned(),
+        cancel_url: None,
+    };
+    let session = system.services.stripe.create_checkout_session(&checkout, "shop").await;
+    let session = session.expect("a session").id;
+    let stripe = Front::at(system.services.addresses[2]);
+    let page = format!("/_standin/checkout/{session}");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let completed = stripe.call("POST", &page, &form, "name=Ada").await;
+    assert!(completed.status < 400, "{}", completed.body);
+
+    let welcome = format!("/_farebox/welcome?session_id={session}");
+    let shown = front.call("GET", &welcome, &[("accept", "text/html")], "").await;
+    assert_eq!(shown.status, 200, "{}", shown.body);
+    let (_, after) = shown.body.split_once("<pre>").expect("a key");
+    let (key, _) = after.split_once("</pre>").expect("a key");
+    let mut later = vec![("the head of the welcome page".to_owned(), shown.head.clone())];
+    let elsewhere = shown.body.replacen(key, "", 1);
+    later.push(("the welcome page a second time".to_owned(), elsewhere));
+    system.deliver_events().await.expect("delivered");
+    for accept in ["text/html", "application/json"] {
+        let again = front.call("GET", &welcome, &[("accept", accept)], "").await;
+        assert_eq!(again.status, 410, "{}", again.body);
+        later.push(("the next welcome page".to_owned(), again.head + &again.body));
+    }
+    (key.to_owned(), later)
+}
+
 /// The same with tables and Stripe out of order.
 async fn use_in_trouble(system: &System, key: &str) {
     let wires = Wires::to(system).await;
@@ -239,8 +270,10 @@ async fn no_key_and_no_secret_is_ever_written_down() {
     };
     let expiring = system.control.issue_key(id, new, now).await.expect("issued").key;
     let replaced = system.control.rotate_key(expiring.hash(), "fb", 86_400, now).await;
+    let (first, pages) = buy(&system, &front).await;
     let keys = [
         sold.key.clone(),
+        first,
         expiring.reveal().to_owned(),
         replaced.expect("rotated").key.reveal().to_owned(),
     ];
@@ -264,6 +297,7 @@ async fn no_key_and_no_secret_is_ever_written_down() {
     drop(heard);
 
     let mut places = written(&system).await;
+    places.extend(pages);
     let has = |channel: &str| places.iter().any(|(place, _)| place == channel);
     for channel in [
         "outbox, email",
