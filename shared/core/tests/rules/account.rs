@@ -113,12 +113,12 @@ fn buckets_stay_cut_where_earlier_changes_cut_them() {
 
 #[test]
 fn what_can_still_be_reported_keeps_its_price_for_forty_days() {
-    let expected: [(u64, &[&str]); 3] = [
-        (39, &["free", "pro", "scale", "large"]),
-        (40, &["pro", "scale", "large"]),
-        (41, &["scale", "large"]),
+    let expected: [(u64, &[&str], usize); 3] = [
+        (39, &["free", "pro", "scale", "large"], 3),
+        (40, &["pro", "scale", "large"], 2),
+        (41, &["scale", "large"], 1),
     ];
-    for (days, tiers) in expected {
+    for (days, tiers, cuts) in expected {
         let mut customer = customer();
         customer.begin(phase(START, "pro"), START).expect("taken");
         let later = START + days * 86_400;
@@ -127,6 +127,7 @@ fn what_can_still_be_reported_keeps_its_price_for_forty_days() {
         customer.begin(phase(later, "large"), later).expect("taken");
         let kept: Vec<&str> = customer.phases.iter().map(|phase| phase.tier.as_str()).collect();
         assert_eq!(kept, tiers, "after {days} days");
+        assert_eq!(customer.cycle.cuts.len(), cuts, "after {days} days");
     }
 }
 
