@@ -33,6 +33,7 @@ impl World {
         self.callers(&mut audit);
         self.counters(&rows, &mut audit).await;
         self.reconciled(&mut audit).await;
+        self.once(&rows, &mut audit).await;
         audit
     }
 

@@ -5,7 +5,10 @@ use farebox_billing::When;
 use crate::{
     random::Random,
     site::Service,
-    world::Step::{self, *},
+    world::{
+        NEXT_TIERS,
+        Step::{self, *},
+    },
 };
 
 const HOUR_S: u64 = 3_600;
@@ -46,6 +49,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("credit", credit),
     scenario("plans", plans),
     scenario("month", month),
+    scenario("turn", turn),
     scenario("outage", outage),
     Scenario {
         parks: true,
@@ -56,6 +60,12 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("early", early),
     scenario("keys", keys),
     scenario("outside", outside),
+    scenario("checkout", checkout),
+    scenario("catalog", catalog),
+    Scenario {
+        parks: true,
+        ..scenario("deleted", deleted)
+    },
 ];
 
 /// Some hours of one customer's usage, with whatever goes wrong on the way of a hint.
@@ -121,6 +131,25 @@ fn month(r: &mut Random) -> Vec<Step> {
         Wait(2 * HOUR_S),
     ]);
     steps.push(Calls("acme", 1 + r.below(3)));
+    steps
+}
+
+/// The end of a period in which the plan changed, or at which it does: the old one's usage is on its last invoice, and then its
+/// metered price goes.
+fn turn(r: &mut Random) -> Vec<Step> {
+    let when = *r.pick(&[When::Now, When::PeriodEnd]);
+    let mut steps = vec![
+        Sell("acme", "pro"),
+        Calls("acme", 2 + r.below(3)),
+        Stall(1 + r.below(1_200)),
+    ];
+    steps.extend([Change("acme", "wide", when), Calls("acme", 2 + r.below(3))]);
+    steps.extend([
+        Wait(28 * DAY_S - 1_200),
+        Calls("acme", 1 + r.below(3)),
+        Wait(4 * HOUR_S),
+    ]);
+    steps.extend([Calls("acme", 1 + r.below(3)), Wait(HOUR_S)]);
     steps
 }
 
@@ -191,5 +220,39 @@ fn keys(r: &mut Random) -> Vec<Step> {
 fn outside(r: &mut Random) -> Vec<Step> {
     let mut steps = vec![Invite("outside", "pro")];
     steps.extend(hours(r, "outside", 2));
+    steps
+}
+
+fn checkout(r: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if r.below(3) == 0 {
+        // Somebody who is here already, and begins to pay.
+        steps.push(Invite("acme", "capped"));
+    }
+    steps.push(CheckOut("acme", "pro"));
+    if r.below(2) == 0 {
+        // The event comes before the buyer does.
+        steps.push(Wait(5));
+    }
+    steps.push(Visit("acme"));
+    steps.extend(hours(r, "acme", 2));
+    steps
+}
+
+fn catalog(r: &mut Random) -> Vec<Step> {
+    let mut steps = vec![Sell("acme", "pro"), Calls("acme", 2 + r.below(3)), Rename("pro")];
+    steps.extend([Apply(NEXT_TIERS), Change("acme", "pro", When::Now)]);
+    steps.extend(hours(r, "acme", 1));
+    steps.extend([CheckOut("team", "team"), Visit("team"), Apply(NEXT_TIERS)]);
+    steps.extend(hours(r, "team", 1));
+    steps
+}
+
+/// Stripe takes reports of a customer whom it no longer has, and says only later that it could not count them.
+fn deleted(r: &mut Random) -> Vec<Step> {
+    let mut steps = vec![Sell("acme", "pro"), Sell("other", "wide")];
+    steps.extend(hours(r, "acme", 1));
+    steps.extend([Calls("acme", 1 + r.below(4)), Calls("other", 2), Delete("acme")]);
+    steps.extend(hours(r, "other", 1));
     steps
 }

@@ -60,6 +60,10 @@ struct Site {
 
 /// The write that admits and meters.
 pub(crate) const ADMIT: &str = "admit";
+/// What fills the queue of the consumer.
+pub(crate) const SEND_USAGE: &str = "send usage";
+/// What fills the queue of the notifier.
+pub(crate) const SEND_ALERT: &str = "send alert";
 
 const fn table(
     name: &'static str,
@@ -103,20 +107,25 @@ const LEDGER: &str = r#""farebox-ledger""#;
 /// The first that fits names the request.
 #[rustfmt::skip]
 const SITES: &[Site] = &[
-    table("read key", "GetItem", &[ACCOUNTS, r#""S":"k#"#], &[Authorizer, Operator]),
+    table("read key", "GetItem", &[ACCOUNTS, r#""S":"k#"#], &[Authorizer, Webhook, Operator]),
     table("read customer", "GetItem", &[ACCOUNTS, r#""S":"c#"#], &[Authorizer, Consumer, Webhook, Operator]),
     table("read catalog", "GetItem", &[ACCOUNTS, r#""S":"t#"#], &[Authorizer, Consumer, Webhook, Operator]),
+    table("read newest catalog", "GetItem", &[ACCOUNTS, r#""S":"t""#], &[Webhook, Operator]),
     table("read event's mark", "GetItem", &[ACCOUNTS, r#""S":"e#"#], &[Webhook]),
     table("read Stripe's customer", "GetItem", &[ACCOUNTS, r#""S":"s#"#], &[Webhook]),
-    table("put key", "PutItem", &[ACCOUNTS, r#""S":"k#"#], &[Operator]),
-    table("put key's owner", "PutItem", &[ACCOUNTS, r#""S":"c#"#], &[Operator]),
+    table("put key", "PutItem", &[ACCOUNTS, r#""S":"k#"#], &[Webhook, Operator]),
+    table("put key's owner", "PutItem", &[ACCOUNTS, r#""S":"c#"#], &[Webhook, Operator]),
+    table("put catalog", "PutItem", &[ACCOUNTS, r#""S":"t#"#], &[Operator]),
+    table("make catalog the newest", "PutItem", &[ACCOUNTS, r#""S":"t""#], &[Operator]),
+    table("mark key as shown", "PutItem", &[ACCOUNTS, r#""S":"e#shown-"#], &[Webhook]),
     table("put event's mark", "PutItem", &[ACCOUNTS, r#""S":"e#"#], &[Webhook]),
     table("store customer", "TransactWriteItems", &[ACCOUNTS, r#""S":"c#"#], &[Webhook, Operator]),
     table("scan keys", "Scan", &[ACCOUNTS, "begins_with(pk, :k)"], &[Consumer]),
+    table("scan customers", "Scan", &[ACCOUNTS, "sk = :customer"], &[Operator]),
     table("claim delivery", "UpdateItem", &[ACCOUNTS, "attempts = if_not_exists(attempts"], &[Notifier]),
     table("settle delivery", "UpdateItem", &[ACCOUNTS, "settled = :now"], &[Notifier]),
     table(ADMIT, "UpdateItem", &[COUNTERS, "#n0 = if_not_exists(#n0, :zero) + :cost"], &[Authorizer]),
-    table("create counter", "UpdateItem", &[COUNTERS, "SET generation = if_not_exists("], &[Operator]),
+    table("create counter", "UpdateItem", &[COUNTERS, "SET generation = if_not_exists("], &[Webhook, Operator]),
     table("seal", "UpdateItem", &[COUNTERS, r#""SET sealed = :bucket""#], &[Consumer, Webhook, Operator]),
     table("prune", "UpdateItem", &[COUNTERS, r#""REMOVE #units""#], &[Consumer, Webhook, Operator]),
     table("bump epoch", "UpdateItem", &[COUNTERS, r#""SET auth_epoch = :epoch""#], &[Webhook, Operator]),
@@ -133,6 +142,7 @@ const SITES: &[Site] = &[
     table("delivered", "UpdateItem", &[LEDGER, "outcome = :how, #due = :now REMOVE claim"], &[Consumer, Webhook, Operator]),
     table("retry later", "UpdateItem", &[LEDGER, "faults = if_not_exists(faults, :zero) + :fault"], &[Consumer]),
     table("park", "UpdateItem", &[LEDGER, "outcome = :why REMOVE claim, #work"], &[Consumer]),
+    table("reopen", "UpdateItem", &[LEDGER, "outcome = :why REMOVE #work"], &[Webhook]),
     table("finish", "UpdateItem", &[LEDGER, r#""REMOVE #work""#], &[Consumer, Webhook, Operator]),
     table("put off", "UpdateItem", &[LEDGER, r#""SET #due = :due""#], &[Operator]),
     table("store period's units", "UpdateItem", &[LEDGER, "SET #shard = :units"], &[Consumer]),
@@ -145,23 +155,30 @@ const SITES: &[Site] = &[
     table("query oldest bucket", "Query", &[LEDGER, r#""ProjectionExpression":"sk""#], &[Consumer]),
     table("query waiting rows", "Query", &[LEDGER, r##""#work = :work""##], &[Webhook, Operator]),
     table("scan customer's rows", "Scan", &[LEDGER, "begins_with(pk, :customer)"], &[Operator]),
-    queue("send usage", "SendMessageBatch", &[Authorizer]),
-    queue("send alert", "SendMessage", &[Consumer, Webhook]),
+    table("scan ledger", "Scan", &[LEDGER], &[Webhook]),
+    queue(SEND_USAGE, "SendMessageBatch", &[Authorizer]),
+    queue(SEND_ALERT, "SendMessage", &[Consumer, Webhook]),
     queue("postpone alert", "ChangeMessageVisibility", &[]),
     stripe("POST /v1/billing/meter_events", &[Consumer, Webhook, Operator]),
     stripe("GET /v1/billing/meters", &[Consumer, Operator]),
     stripe("GET /v1/billing/meters/*/event_summaries", &[Consumer, Operator]),
     stripe("POST /v1/billing/meters", &[Operator]),
     stripe("POST /v1/customers", &[Operator]),
+    stripe("GET /v1/customers/*", &[Webhook]),
+    stripe("POST /v1/checkout/sessions", &[Operator]),
+    stripe("GET /v1/checkout/sessions/*", &[Webhook]),
+    stripe("GET /v2/core/events/*", &[Webhook]),
     stripe("GET /v1/products/*", &[Operator]),
     stripe("POST /v1/products", &[Operator]),
+    stripe("POST /v1/products/*", &[Operator]),
     stripe("GET /v1/prices", &[Operator]),
     stripe("POST /v1/prices", &[Operator]),
     stripe("POST /v1/subscriptions", &[Operator]),
     stripe("GET /v1/subscriptions", &[Webhook]),
     stripe("GET /v1/subscriptions/*", &[Webhook, Operator]),
-    stripe("POST /v1/subscriptions/*", &[Operator]),
+    stripe("POST /v1/subscriptions/*", &[Webhook, Operator]),
     stripe("DELETE /v1/subscriptions/*", &[Operator]),
+    stripe("GET /v1/invoices", &[Webhook]),
     stripe("GET /v1/invoices/*", &[Webhook]),
 ];
 
@@ -173,7 +190,6 @@ const AFTER_FAILURES: &[(Actor, &str)] = &[
     (Webhook, "retry later"),
     (Webhook, "GET /v1/billing/meters"),
     (Webhook, "GET /v1/billing/meters/*/event_summaries"),
-    (Webhook, "create counter"),
     (Operator, "retry later"),
     (Operator, "read grant"),
     (Notifier, "postpone alert"),

@@ -8,7 +8,7 @@ use crate::{
     proxy::Fault,
     site::{Actor, Place, Service},
     wire::{At, Plan},
-    world::{START_S, Skew, Step, TICK_S, World},
+    world::{START_S, Skew, Step, TICK_S, World, id},
 };
 
 const HOUR_S: u64 = 3_600;
@@ -240,12 +240,15 @@ async fn clocks_that_differ_by_five_minutes_cost_nothing() {
 async fn a_call_that_nobody_has_named_is_noticed() {
     let mut world = World::start(8, START_S, Skew::default()).await;
     world.run(&[Step::Sell("acme", "pro"), Step::Calls("acme", 1)]).await;
-    let table = world.operator.control().ledger;
-    drop(table.scan().await);
-    let unlisted = world.wire.unlisted();
-    assert_eq!(unlisted.len(), 1, "{unlisted:?}");
-    let unlisted = unlisted.first().expect("one");
-    assert!(unlisted.starts_with("operator: Scan \"farebox-ledger\""), "{unlisted}");
+    // One that the list does not have, and one that it has of somebody else.
+    drop(world.operator.accounts.keys(&id("acme")).await);
+    drop(world.operator.ledger.scan().await);
+    let unlisted: Vec<String> = world.wire.unlisted().into_iter().collect();
+    let [new, anothers] = unlisted.as_slice() else {
+        panic!("{unlisted:?}");
+    };
+    assert!(new.starts_with("operator: Query \"farebox-accounts\""), "{new}");
+    assert_eq!(anothers, "operator: scan ledger");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

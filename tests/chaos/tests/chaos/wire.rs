@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::{
     proxy::{Fault, Message},
-    site::{ADMIT, Actor, Place, Service},
+    site::{ADMIT, Actor, Place, SEND_ALERT, SEND_USAGE, Service},
 };
 
 /// When which fault strikes.
@@ -70,6 +70,8 @@ struct State {
     unlisted: BTreeSet<String>,
     down: BTreeSet<Service>,
     late: usize,
+    /// The call sites at which a queue took something.
+    sent: BTreeSet<&'static str>,
     counted: BTreeMap<Counter, u64>,
     doubled: u64,
     /// Writes that count, seen within one request after one whose outcome its caller can't know.
@@ -149,10 +151,19 @@ impl Wire {
 
     /// A service did what was asked for.
     pub(crate) fn done(&self, site: &Result<&'static str, String>, request: &Message) {
-        if *site == Ok(ADMIT) {
-            let (counter, units) = admission(&request.body).expect("an admission names its bucket and units");
-            *self.state().counted.entry(counter).or_default() += units;
+        match *site {
+            Ok(ADMIT) => {
+                let (counter, units) = admission(&request.body).expect("an admission names its bucket and units");
+                *self.state().counted.entry(counter).or_default() += units;
+            }
+            Ok(site @ (SEND_USAGE | SEND_ALERT)) => drop(self.state().sent.insert(site)),
+            _ => {}
         }
+    }
+
+    /// Whether a queue took anything at this call site since this was asked last.
+    pub(crate) fn take_sent(&self, site: &'static str) -> bool {
+        self.state().sent.remove(site)
     }
 
     /// A request goes to the authorizer: its writes are judged together.

@@ -1,7 +1,7 @@
 //! A whole system in which every actor reaches tables, queues and Stripe through proxies of its own, and what happens in it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -37,7 +37,8 @@ use serde_json::{Value, json};
 use crate::{
     proxy::{Between, Proxy},
     random::Random,
-    site::{Actor, Service},
+    shop::Bought,
+    site::{Actor, SEND_ALERT, SEND_USAGE, Service},
     wire::Wire,
 };
 
@@ -53,14 +54,22 @@ tiers:
   capped: {price: 0, included_calls: 9/month, rate_limit: unlimited, endpoints: [/v1/*], at_quota: block}
   pro: {price: 49/month, included_calls: 10/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.10/call}
   wide: {price: 99/month, included_calls: 20/month, rate_limit: 100/min, endpoints: [/v1/*], overage: $0.05/call, shards: 2}";
+/// The catalog after it: `pro` costs more, and `team` is new.
+pub(crate) const NEXT_TIERS: &str = "
+weights: {/v1/heavy: 3}
+tiers:
+  capped: {price: 0, included_calls: 9/month, rate_limit: unlimited, endpoints: [/v1/*], at_quota: block}
+  pro: {price: 59/month, included_calls: 10/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.20/call}
+  wide: {price: 99/month, included_calls: 20/month, rate_limit: 100/min, endpoints: [/v1/*], overage: $0.05/call, shards: 2}
+  team: {price: 199/month, included_calls: 5/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.03/call}";
 /// What `capped` includes.
 pub(crate) const CAP: u64 = 9;
 const SIGNING_SECRET: &str = "whsec_chaos";
 /// How long calls to Stripe may take here.
-const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
+const STRIPE_PATIENCE: Duration = Duration::from_secs(1);
 /// A caller of AWS waits three seconds; after this it has given up.
 const AWS_GIVEN_UP: Duration = Duration::from_millis(3_300);
-const STRIPE_GIVEN_UP: Duration = Duration::from_millis(600);
+const STRIPE_GIVEN_UP: Duration = Duration::from_millis(1_300);
 /// How often the queue brings a message before it goes to the dead letters.
 const RECEIVES_MAX: u32 = 3;
 /// How often the operator tries a command, and how long it takes to try again.
@@ -98,6 +107,16 @@ pub(crate) enum Step {
     Restore(&'static str),
     /// The operator ends a subscription.
     Cancel(&'static str, When),
+    /// A customer buys a tier on a Checkout page.
+    CheckOut(&'static str, &'static str),
+    /// Who bought on a Checkout page comes to the page that shows the key.
+    Visit(&'static str),
+    /// The operator applies a catalog, and sells by it from then on.
+    Apply(&'static str),
+    /// Somebody deletes a customer at Stripe's dashboard.
+    Delete(&'static str),
+    /// Somebody renames a tier's product there.
+    Rename(&'static str),
     /// A key is made that expires soon.
     ExpiringKey(&'static str),
     /// A service can't be reached, or can be again.
@@ -146,12 +165,20 @@ pub(crate) struct World {
     /// What each customer's callers were told.
     pub(crate) told: BTreeMap<&'static str, Told>,
     pub(crate) operator: Books,
+    /// Everybody to whom something was sold or given.
+    pub(crate) sold: BTreeSet<&'static str>,
+    /// Who bought on Checkout pages.
+    pub(crate) bought: BTreeMap<&'static str, Bought>,
+    /// The version of the catalog that is sold.
+    pub(crate) catalog: u64,
+    /// The catalog that was applied last.
+    pub(crate) applied: Option<&'static str>,
+    pub(crate) webhook: Webhook,
+    pub(crate) keys: BTreeMap<&'static str, String>,
     authorizers: Vec<Authorizer>,
     authorizer_deps: Box<dyn Fn() -> AuthorizerDeps + Send + Sync>,
     consumer: Consumer,
-    webhook: Webhook,
     notifier: Notifier,
-    keys: BTreeMap<&'static str, String>,
     random: Random,
     turn: usize,
     tick_every: u64,
@@ -218,6 +245,10 @@ impl World {
             wire,
             told: BTreeMap::new(),
             operator: books(Actor::Operator),
+            sold: BTreeSet::new(),
+            bought: BTreeMap::new(),
+            catalog: system.catalog.0,
+            applied: None,
             authorizers: (0..2).map(|_| Authorizer::new(authorizer_deps())).collect(),
             authorizer_deps,
             consumer: Consumer::new(ConsumerDeps {
@@ -283,6 +314,9 @@ impl World {
             Step::Sell(who, tier) => self.sell(who, tier).await,
             Step::Calls(who, n) => self.calls(who, n).await,
             Step::Fold => self.fold().await,
+            Step::Visit(who) => self.visit(who).await,
+            Step::Delete(who) => self.delete_in_stripe(who).await,
+            Step::Rename(tier) => self.rename_in_stripe(tier).await,
             Step::Crash => self.crash(),
             Step::Scan => drop(self.consumer.handle(json!({ "task": "scan" })).await),
             Step::Wait(s) => self.pass(self.now_s() + s).await,
@@ -299,7 +333,7 @@ impl World {
             id: id(who),
             name: who.to_owned(),
             tier: tier.to_owned(),
-            catalog: self.system.catalog.0,
+            catalog: self.catalog,
             overrides: Overrides::default(),
             contact: Contact {
                 email: Some(format!("billing@{who}.example")),
@@ -320,6 +354,7 @@ impl World {
             };
             if let Ok(key) = issued {
                 self.keys.insert(who, key);
+                self.sold.insert(who);
                 return;
             }
             self.set(self.now_s() + OPERATOR_PAUSE_S);
@@ -367,7 +402,7 @@ impl World {
             Step::Change(who, tier, when) => {
                 let offer = Offer {
                     tier: tier.to_owned(),
-                    catalog: self.system.catalog.0,
+                    catalog: self.catalog,
                     overrides: Overrides::default(),
                     when,
                 };
@@ -400,7 +435,7 @@ impl World {
                     id: id(who),
                     name: who.to_owned(),
                     tier: tier.to_owned(),
-                    catalog: self.system.catalog.0,
+                    catalog: self.catalog,
                     overrides: Overrides::default(),
                     cycle: Cycle::starting_at(now.s(), Interval::Month),
                     contact: Contact::default(),
@@ -413,8 +448,14 @@ impl World {
                 }
                 let key = self.issue(who, None).await?;
                 self.keys.insert(who, key);
+                self.sold.insert(who);
                 Ok(())
             }
+            Step::CheckOut(who, tier) => {
+                let name = format!("shop-{who}-{}", self.now_s());
+                self.check_out(who, tier, &name).await
+            }
+            Step::Apply(tiers) => self.apply(tiers).await,
             Step::Cancel(who, when) => books.cancel(&id(who), when).await.map(drop).map_err(text),
             Step::ExpiringKey(who) => {
                 let expires = Some(now.plus_ms(86_400_000));
@@ -468,7 +509,7 @@ impl World {
                 .flush(skewed(self.system.clock().now(), self.authorizer_skew * 1_000), true)
                 .await;
         }
-        let received = self.receive(&self.system.queues().usage.clone()).await;
+        let received = self.receive(SEND_USAGE, &self.system.queues().usage).await;
         for letter in received {
             match self.random.below(20) {
                 0 => {} // lost: the scan finds what it said
@@ -495,7 +536,7 @@ impl World {
 
     /// The queue brings alerts to the notifier.
     async fn notify(&mut self) {
-        let received = self.receive(&self.system.queues().alerts.clone()).await;
+        let received = self.receive(SEND_ALERT, &self.system.queues().alerts).await;
         self.alerts.extend(received);
         let letters = std::mem::take(&mut self.alerts);
         for batch in batches(letters) {
@@ -504,38 +545,20 @@ impl World {
         }
     }
 
-    /// Takes every message out of a queue, as an event source mapping does; the mapping itself meets no faults.
-    async fn receive(&self, queue: &str) -> Vec<Letter> {
-        let sqs = &self.system.services.clients.sqs;
-        let mut letters = Vec::new();
-        loop {
-            let received = sqs
-                .receive_message()
-                .queue_url(queue)
-                .max_number_of_messages(10)
-                .send()
-                .await;
-            let messages = received.expect("the queue answers").messages.unwrap_or_default();
-            if messages.is_empty() {
-                return letters;
-            }
-            for message in messages {
-                let receipt = message.receipt_handle().unwrap_or_default().to_owned();
-                let deleted = sqs
-                    .delete_message()
-                    .queue_url(queue)
-                    .receipt_handle(&receipt)
-                    .send()
-                    .await;
-                deleted.expect("the queue answers");
-                letters.push(Letter {
-                    id: message.message_id().unwrap_or_default().to_owned(),
-                    body: message.body().unwrap_or_default().to_owned(),
-                    receipt,
-                    receives: 1,
-                });
-            }
+    /// Takes every message out of a queue, as an event source mapping does; the mapping itself meets no faults. Nobody asks for
+    /// what was never sent.
+    async fn receive(&self, sending: &'static str, queue: &str) -> Vec<Letter> {
+        if !self.wire.take_sent(sending) {
+            return Vec::new();
         }
+        let messages = self.system.drain(queue).await.expect("the queue answers");
+        let letter = |message: aws_sdk_sqs::types::Message| Letter {
+            id: message.message_id.unwrap_or_default(),
+            body: message.body.unwrap_or_default(),
+            receipt: message.receipt_handle.unwrap_or_default(),
+            receives: 1,
+        };
+        messages.into_iter().map(letter).collect()
     }
 
     /// Stripe delivers its events, each until it is taken.
