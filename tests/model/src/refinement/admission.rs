@@ -13,32 +13,60 @@ use super::Item;
 const NOW_MS: u64 = 1_769_853_600_000;
 const ANCHOR_S: u64 = 1_769_000_000;
 const PLAN: &str = "pro-00000000";
+const GROUP: &str = "search";
 
 /// Whether a limit or a quota has no room, told without the code that judges: from what is counted and the rule's own words.
 #[must_use]
 pub fn is_full(demand: &Demand, item: &Counters) -> bool {
     let bucket = demand.cycle.bucket_after_seal(demand.now.s(), item.sealed);
     let period = demand.cycle.period_at(bucket.start).start;
-    let used = item.units_of(&format!("q{period}.api_calls.{PLAN}"));
-    let quota = &demand.quotas[0];
-    let is_over = |most: u64| used + demand.cost > most;
-    let is_blocked = match quota.at_quota {
-        AtQuota::Block => quota.included.is_some_and(is_over),
-        AtQuota::Overage | AtQuota::Throttle(_) => false,
+    let used = |quota: &Quota| {
+        let whose = match &quota.group {
+            None => ".api_calls".to_owned(),
+            Some(group) => format!("@{group}"),
+        };
+        item.units_of(&format!("q{period}{whose}.{PLAN}"))
     };
-    let slower = match quota.at_quota {
-        AtQuota::Throttle(limit) if quota.included.is_some_and(is_over) => Some(limit),
+    let is_over = |quota: &Quota, most: u64| used(quota) + demand.cost > most;
+    let is_used_up = |quota: &Quota| quota.included.is_some_and(|included| is_over(quota, included));
+    let is_shut = |quota: &Quota| {
+        let is_blocked = quota.at_quota == AtQuota::Block && is_used_up(quota);
+        is_blocked || quota.cap.is_some_and(|cap| is_over(quota, cap))
+    };
+    let slower = |quota: &Quota| match quota.at_quota {
+        AtQuota::Throttle(limit) if is_used_up(quota) => Some(Rate {
+            limit,
+            group: quota.group.clone(),
+        }),
         _ => None,
     };
-    let has_no_room = |limit: Limit| {
+    let has_no_room = |Rate { limit, group }: Rate| {
         let index = demand.now.ms() / limit.window_ms;
-        let units = |index: u64| item.units_of(&format!("w{}.{index}", limit.window_ms));
+        let units = |index: u64| item.units_of(&window(limit.window_ms, index, group.as_deref()));
         let left = limit.window_ms - demand.now.ms() % limit.window_ms;
         let carried = (units(index - 1) * left).div_ceil(limit.window_ms);
         units(index) + carried + demand.cost > limit.units
     };
-    let limits = demand.rates.iter().map(|rate| rate.limit).chain(slower);
-    is_blocked || quota.cap.is_some_and(is_over) || limits.into_iter().any(has_no_room)
+    let slower = demand.quotas.iter().filter_map(slower);
+    demand.quotas.iter().any(is_shut) || demand.rates.iter().cloned().chain(slower).any(has_no_room)
+}
+
+fn window(window_ms: u64, index: u64, group: Option<&str>) -> String {
+    match group {
+        None => format!("w{window_ms}.{index}"),
+        Some(group) => format!("w{window_ms}.{index}.{group}"),
+    }
+}
+
+fn at_quota(rng: &mut Rng) -> AtQuota {
+    match rng.u64(..3) {
+        0 => AtQuota::Overage,
+        1 => AtQuota::Block,
+        _ => AtQuota::Throttle(Limit {
+            units: rng.u64(4..20),
+            window_ms: 60_000,
+        }),
+    }
 }
 
 /// A random request on random terms.
@@ -46,22 +74,29 @@ pub fn is_full(demand: &Demand, item: &Counters) -> bool {
 pub fn demand(rng: &mut Rng) -> Demand {
     let windows = [1_000, 60_000, 3_600_000];
     let first = rng.usize(..3);
+    let group = rng.bool().then(|| GROUP.to_owned());
     let rates = (0..rng.usize(..3)).map(|i| Rate {
         limit: Limit {
             units: rng.u64(4..40),
             window_ms: windows[(first + i) % 3],
         },
-        group: None,
+        group: group.clone().filter(|_| rng.bool()),
     });
     let rates: Vec<Rate> = rates.collect();
-    let at_quota = match rng.u64(..3) {
-        0 => AtQuota::Overage,
-        1 => AtQuota::Block,
-        _ => AtQuota::Throttle(Limit {
-            units: rng.u64(4..20),
-            window_ms: 60_000,
-        }),
-    };
+    let mut quotas = vec![Quota {
+        group: None,
+        included: rng.bool().then(|| rng.u64(5..60)),
+        at_quota: at_quota(rng),
+        cap: (rng.u64(..4) == 0).then(|| rng.u64(5..90)),
+    }];
+    if group.is_some() && rng.bool() {
+        quotas.push(Quota {
+            group: group.clone(),
+            included: Some(rng.u64(5..60)),
+            at_quota: at_quota(rng),
+            cap: None,
+        });
+    }
     let mut cycle = Cycle::starting_at(ANCHOR_S, Interval::Month);
     if rng.bool() {
         cycle.cut(NOW_MS / 1_000 + rng.u64(..2 * HOUR_S) - HOUR_S);
@@ -70,17 +105,12 @@ pub fn demand(rng: &mut Rng) -> Demand {
         now: Timestamp::from_ms(NOW_MS + rng.u64(..7_200_000) - 3_600_000),
         cost: rng.u64(1..4),
         meter: "api_calls".to_owned(),
-        group: None,
+        group,
         plan: PLAN.parse().expect("a plan's name"),
         auth_epoch: rng.u64(2..5),
         cycle,
         rates,
-        quotas: vec![Quota {
-            group: None,
-            included: rng.bool().then(|| rng.u64(5..60)),
-            at_quota,
-            cap: (rng.u64(..4) == 0).then(|| rng.u64(5..90)),
-        }],
+        quotas,
     }
 }
 
@@ -103,13 +133,16 @@ pub fn counters_of(rng: &mut Rng, demand: &Demand) -> Counters {
     for window_ms in [1_000, 60_000, 3_600_000] {
         let index = demand.now.ms() / window_ms;
         for back in [0, 1, 2, 30] {
-            put(rng, format!("w{window_ms}.{}", index - back), 24);
+            for group in [None, Some(GROUP)] {
+                put(rng, window(window_ms, index - back, group), 24);
+            }
         }
     }
     for bucket in [hour - HOUR_S, hour, hour + HOUR_S] {
         put(rng, format!("u{bucket}.api_calls"), 100);
     }
     put(rng, format!("q{ANCHOR_S}.api_calls.{PLAN}"), 70);
+    put(rng, format!("q{ANCHOR_S}@{GROUP}.{PLAN}"), 70);
     item
 }
 
