@@ -296,6 +296,38 @@ fn a_write_is_counted_in_its_bucket_its_windows_and_its_quotas() {
 }
 
 #[test]
+fn what_may_have_moved_since_it_was_seen_gets_the_room_that_there_is() {
+    let request = Demand {
+        rates: vec![all(per(100, 60))],
+        quotas: Vec::new(),
+        ..demand("start", ("api_calls", None), 1, 0)
+    };
+    let seen = |seconds_ago, units: &[(String, u64)]| Belief {
+        counters: item(units),
+        at: Timestamp::from_s(START - seconds_ago),
+    };
+    let permits = |belief: &Belief, previous, now| {
+        let attempt = plan(&request, Some(belief)).expect("it fits");
+        attempt.permits(&item(&[(window(60, 1, ""), previous), (window(60, 0, ""), now)]))
+    };
+    // Seen in this minute: the last one is over and has 10 for good, all of the rest is for this one.
+    let fresh = seen(0, &[(window(60, 1, ""), 10)]);
+    assert!(permits(&fresh, 10, 89));
+    assert!(!permits(&fresh, 10, 90));
+    assert!(!permits(&fresh, 11, 0));
+    // Seen in the last minute: of the 89 that are free each minute gets half.
+    let old = seen(1, &[(window(60, 1, ""), 10)]);
+    assert!(permits(&old, 54, 45));
+    assert!(!permits(&old, 55, 0));
+    assert!(!permits(&old, 10, 46));
+    // Never seen: as if nothing had been there.
+    let unseen = plan(&request, None).expect("it fits");
+    let believed = seen(START, &[]);
+    assert_eq!(unseen, plan(&request, Some(&believed)).expect("it fits"));
+    assert!(permits(&believed, 49, 50) && !permits(&believed, 50, 0) && !permits(&believed, 0, 51));
+}
+
+#[test]
 fn windows_and_quotas_leave_the_item_once_nobody_asks_for_them() {
     // The next period, which is two days and a second old.
     let mut request = demand("start", ("api_calls", None), 1, 0);
