@@ -192,6 +192,7 @@ const AFTER_FAILURES: &[(Actor, &str)] = &[
     (Webhook, "GET /v1/billing/meters/*/event_summaries"),
     (Operator, "retry later"),
     (Operator, "read grant"),
+    (Operator, "GET /v1/subscriptions"),
     (Notifier, "postpone alert"),
 ];
 
