@@ -13,3 +13,4 @@ mod world;
 
 pub use run::{Options, Outcome, run};
 pub use sabotage::Sabotage;
+pub use trace::Traced;

@@ -28,7 +28,7 @@ use crate::{
     check,
     sabotage::Sabotage,
     scenario::{Action, Planned, ROUTES, Scenario, TIER_NAMES, TIERS},
-    trace::Trace,
+    trace::{Trace, Traced},
     wire::{CALL, Weather},
     world::World,
 };
@@ -40,8 +40,8 @@ pub struct Options {
     pub requests: usize,
     /// A rule that is broken behind the wire.
     pub sabotage: Option<Sabotage>,
-    /// Whether the text of the trace is kept.
-    pub trace: bool,
+    /// How much of the trace is kept.
+    pub trace: Traced,
 }
 
 impl Default for Options {
@@ -49,7 +49,7 @@ impl Default for Options {
         Self {
             requests: 1_000,
             sabotage: None,
-            trace: false,
+            trace: Traced::No,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Default for Options {
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// The hash of every request and answer, in order.
+    /// The hash of every request and answer, in order, if it was asked for.
     pub digest: String,
     /// Events in the trace.
     pub events: u64,

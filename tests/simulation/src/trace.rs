@@ -1,33 +1,53 @@
-//! What happened, in order: a running hash of every request and answer, and if asked for the text of it.
+//! What happened, in order: if asked for, a running hash of every request and answer, and the text of it.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+/// How much of a run's trace is kept. What happens in the run is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Traced {
+    /// Nothing, which is faster.
+    #[default]
+    No,
+    /// The hash of every event.
+    Digest,
+    /// The hash, and the text.
+    Text,
+}
+
 /// The trace of a run.
 #[derive(Default)]
 pub(crate) struct Trace {
-    hash: Sha256,
+    hash: Option<Sha256>,
     events: u64,
     lines: Option<Vec<String>>,
 }
 
 impl Trace {
-    pub(crate) fn new(is_kept: bool) -> Self {
+    pub(crate) fn new(traced: Traced) -> Self {
         Self {
-            lines: is_kept.then(Vec::new),
+            hash: (traced != Traced::No).then(Sha256::new),
+            lines: (traced == Traced::Text).then(Vec::new),
             ..Self::default()
         }
+    }
+
+    /// Whether anything of it is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.hash.is_some()
     }
 
     /// Notes an event. `details` enters the hash whole and the text shortened.
     pub(crate) fn note(&mut self, at_ms: u64, who: &str, what: &str, details: &str) {
         self.events += 1;
-        self.hash.update(at_ms.to_be_bytes());
-        for text in [who, what, details] {
-            self.hash.update((text.len() as u64).to_be_bytes());
-            self.hash.update(text.as_bytes());
+        if let Some(hash) = &mut self.hash {
+            hash.update(at_ms.to_be_bytes());
+            for text in [who, what, details] {
+                hash.update((text.len() as u64).to_be_bytes());
+                hash.update(text.as_bytes());
+            }
         }
         if let Some(lines) = &mut self.lines {
             const SHOWN: usize = 400;
@@ -43,10 +63,10 @@ impl Trace {
         self.events
     }
 
-    /// The hash so far, in hexadecimal digits.
+    /// The hash so far, in hexadecimal digits; empty if there is none.
     pub(crate) fn digest(&self) -> String {
         let mut text = String::new();
-        for byte in self.hash.clone().finalize() {
+        for byte in self.hash.clone().map(Sha256::finalize).unwrap_or_default() {
             // Writing to a `String` can not fail.
             let _ = write!(text, "{byte:02x}");
         }

@@ -247,6 +247,15 @@ impl Wire {
         self.state().trace.note(at, &who.to_string(), what, details);
     }
 
+    /// What is to be seen of a request or an answer, if anybody looks.
+    fn shown(&self, text: impl FnOnce() -> String) -> String {
+        if self.state().trace.is_kept() {
+            text()
+        } else {
+            String::new()
+        }
+    }
+
     /// An actor's HTTP client for AWS.
     pub(crate) fn aws(&self, actor: Actor) -> SharedHttpClient {
         let connector = SharedHttpConnector::new(Line {
@@ -349,11 +358,11 @@ impl Wire {
                 | Fate::FaultAfter
                 | Fate::Garbled => {
                     let answer = work.await;
-                    let details = match what.as_str() {
+                    let details = wire.shown(|| match what.as_str() {
                         // The embedded table tells the machine's time.
                         "CreateTable" => answer.status.to_string(),
                         _ => format!("{} {}", answer.status, canonical(&answer.body)),
-                    };
+                    });
                     wire.note(actor, &format!("{what} done"), &details);
                     match fate {
                         Fate::LostBack => Err(Broken::Reset),
@@ -372,6 +381,9 @@ impl Wire {
 
     /// A request to a table, in one step.
     fn work_on_table(&self, actor: Actor, operation: &str, body: &str, call: Option<usize>) -> Answer {
+        if !matches!(operation, "UpdateItem" | "TransactWriteItems") {
+            return self.0.store.answer(operation, body);
+        }
         let mut request: Value = serde_json::from_str(body).unwrap_or_default();
         let sabotage = self.state().sabotage;
         if let Some(answer) = sabotage.and_then(|sabotage| sabotage.instead(operation, &mut request, &self.0.store)) {
@@ -383,28 +395,33 @@ impl Wire {
         };
         let answer = self.0.store.answer(operation, &body);
         if answer.status == 200 {
-            self.watch(actor, operation, &request, call);
+            self.watch(actor, operation, &request, &answer, call);
         }
         answer
     }
 
     /// Shows the auditor every item that a request wrote.
-    fn watch(&self, actor: Actor, operation: &str, request: &Value, call: Option<usize>) {
+    fn watch(&self, actor: Actor, operation: &str, request: &Value, answer: &Answer, call: Option<usize>) {
         let call = call.filter(|_| matches!(actor, Actor::Authorizer(_)));
         let written: Vec<&Value> = match operation {
             "UpdateItem" => vec![request],
-            "TransactWriteItems" => {
+            _ => {
                 let items = request["TransactItems"].as_array().into_iter().flatten();
                 items.filter_map(|item| item.get("Update")).collect()
             }
-            _ => return,
         };
         for write in written {
             let table = Table::of(&write["TableName"]);
-            if table != Table::Accounts {
-                let item = self.0.store.item(&write["TableName"], &write["Key"]);
-                self.state().audit.wrote(table, &item, call);
+            if table == Table::Accounts {
+                continue;
             }
+            let item = if write["ReturnValues"] == "ALL_NEW" {
+                let mut answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                answer["Attributes"].take()
+            } else {
+                self.0.store.item(&write["TableName"], &write["Key"])
+            };
+            self.state().audit.wrote(table, &item, call);
         }
     }
 }
@@ -433,7 +450,7 @@ impl HttpConnector for Line {
         let call = CALL.try_with(|call| *call).ok();
         let Line { wire, actor } = self.clone();
         HttpConnectorFuture::new(async move {
-            let shown = canonical(&body);
+            let shown = wire.shown(|| canonical(&body));
             let is_admission = matches!(actor, Actor::Authorizer(_)) && operation == "UpdateItem";
             let service = if is_queue { Service::Queue } else { Service::Table };
             let (behind, what) = (wire.clone(), operation.clone());
@@ -451,12 +468,12 @@ impl HttpConnector for Line {
                 call: call.filter(|_| is_admission),
             };
             let outcome = wire.exchange(actor, service, &what, shown, work).await;
-            let is_known = match &outcome {
+            let is_known = |outcome: &Result<Answer, Broken>| match outcome {
                 Ok(answer) => matches!(answer.status, 200 | 400) && is_json(&answer.body),
                 Err(Broken::Refused) => true,
                 Err(Broken::Reset) => false,
             };
-            if is_known {
+            if doubt.call.is_some() && is_known(&outcome) {
                 doubt.call = None;
             }
             match outcome {
@@ -501,7 +518,7 @@ impl Transport for Line {
                 head.uri.query().unwrap_or_default(),
                 String::from_utf8_lossy(&body)
             );
-            let shown = sorted_form(&form);
+            let shown = wire.shown(|| sorted_form(&form));
             let attempt = {
                 let mut state = wire.state();
                 state.attempts += 1;

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use farebox_simulation::{Options, Outcome, Sabotage, run};
+use farebox_simulation::{Options, Outcome, Sabotage, Traced, run};
 
 /// Seeds of the slice, each with this many requests.
 const SEEDS: u64 = 16;
@@ -62,15 +62,22 @@ fn every_seed_of_the_slice_is_right_to_the_unit() {
 #[test]
 fn a_seed_is_a_run_byte_for_byte() {
     let seeds = [3, 7, 11];
-    let (first, second) = (
-        run_all(seeds.into_iter(), options()),
-        run_all(seeds.into_iter(), options()),
-    );
+    let traced = Options {
+        trace: Traced::Digest,
+        ..options()
+    };
+    let (first, second) = (run_all(seeds.into_iter(), traced), run_all(seeds.into_iter(), traced));
     for (first, second) in first.iter().zip(&second) {
         assert_eq!(first.events, second.events, "seed {}", first.seed);
         assert_eq!(first.digest, second.digest, "seed {}", first.seed);
     }
     assert_ne!(first[0].digest, first[1].digest, "another seed is another run");
+    // Whether anybody looks changes nothing.
+    for (traced, unseen) in first.iter().zip(run_all(seeds.into_iter(), options())) {
+        assert_eq!(traced.events, unseen.events, "seed {}", traced.seed);
+        assert_eq!((traced.wire, traced.counted), (unseen.wire, unseen.counted));
+        assert_eq!(unseen.digest, "");
+    }
 }
 
 /// The first seeds show it: were it found by luck alone, it would not be found in the long mode either.
