@@ -240,11 +240,51 @@ fn of_several_denials_the_one_that_lasts_longest_is_told() {
     );
     let cap = (quota_name(&request), 50_000);
     assert_eq!(
-        denial(&request, &full(&[cap.clone()])),
+        denial(&request, &full(std::slice::from_ref(&cap))),
         (DenialReason::SpendCap, Some(end))
     );
     let below = (cap.0, 49_999);
     assert!(matches!(judge(&request, &item(&[below])), Judgement::Admissible(_)));
+}
+
+/// Which of two is told may not depend on their order.
+#[test]
+fn a_denial_that_never_ends_is_told_before_one_that_does() {
+    let never = (DenialReason::CostTooHigh { units_max: 3 }, None);
+    for is_first in [true, false] {
+        let mut request = demand("team", ("api_calls", Some("search")), 4, 0);
+        if is_first {
+            request.rates.reverse();
+        }
+        assert_eq!(denial(&request, &item(&[(window(60, 0, ""), 50)])), never);
+    }
+    for is_first in [true, false] {
+        // Both quotas are used up and end with the period: the meter's own is told.
+        let mut request = demand("team", ("api_calls", Some("search")), 1, 0);
+        request.quotas[0].at_quota = AtQuota::Block;
+        let search = format!("q{START}@search.{}", request.plan);
+        let full = item(&[(search, 50), (quota_name(&request), 50_000)]);
+        if is_first {
+            request.quotas.reverse();
+        }
+        let included = request.quotas[0].included.expect("a quota");
+        assert_eq!(denial(&request, &full).0, DenialReason::QuotaExceeded { included });
+    }
+}
+
+#[test]
+fn a_cap_that_is_no_larger_than_the_quota_is_told_as_a_cap_where_more_is_billed() {
+    let mut request = demand("team", ("api_calls", None), 1, 0);
+    request.quotas[0].cap = request.quotas[0].included;
+    let full = item(&[(quota_name(&request), 25_000)]);
+    assert_eq!(denial(&request, &full).0, DenialReason::SpendCap);
+    request.quotas[0].at_quota = AtQuota::Block;
+    assert_eq!(
+        denial(&request, &full).0,
+        DenialReason::QuotaExceeded { included: 25_000 }
+    );
+    request.quotas[0].cap = Some(20_000);
+    assert_eq!(denial(&request, &full).0, DenialReason::SpendCap, "the smaller of both");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Keys, periods and report times.
 
 use farebox_core::{
+    id::{CustomerId, Generation, is_meter_name},
     key::{ApiKey, KeyHash, MalformedKey, Mode, from_headers},
     ledger::{has_minute_of_its_own, report_timestamp},
     tiers::Interval,
@@ -100,5 +101,114 @@ fn a_hash_is_written_in_hexadecimal_digits_alone() {
         "é".repeat(32),
     ] {
         assert_eq!(KeyHash::from_hex(&bad), None, "{bad}");
+    }
+}
+
+/// Written down, so that keys that were issued are read for ever: `openssl`'s SHA-256 and any CRC-32 say the same.
+#[test]
+fn a_key_is_made_as_it_is_documented() {
+    let key = ApiKey::new("fb", Mode::Test, [0; 32]).expect("a good brand");
+    let body = format!("fb_test_{}", "0".repeat(43));
+    assert!(key.reveal().starts_with(&body));
+    assert_eq!(key.display_prefix(), "fb_test_0000");
+    assert_eq!(key.last_four(), &key.reveal()[key.reveal().len() - 4..]);
+    assert_eq!(key.last_four().len(), 4);
+    let hash = key.hash();
+    assert_eq!(format!("{hash:?}"), hash.to_string());
+    assert_eq!(hash.to_string().len(), 64);
+    let largest = ApiKey::new("fb", Mode::Live, [255; 32]).expect("a good brand");
+    assert_eq!(largest.reveal().len(), key.reveal().len(), "62^43 > 2^256");
+}
+
+#[test]
+fn a_brand_is_a_letter_and_up_to_fifteen_more() {
+    for good in ["a", "acme", "a1", "abcdefghijklmno9"] {
+        let key = ApiKey::new(good, Mode::Live, [3; 32]).expect(good);
+        assert!(ApiKey::parse(key.reveal()).is_ok(), "{good}");
+    }
+    for bad in ["", "1a", "Acme", "aC", "a-b", "a_b", "é", "abcdefghijklmnopq"] {
+        assert_eq!(
+            ApiKey::new(bad, Mode::Live, [3; 32]).err(),
+            Some(MalformedKey::Brand),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_key_of_another_shape_is_refused_whatever_its_checksum_says() {
+    // With the right checksum of the wrong text.
+    let sealed = |body: &str| {
+        let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let (mut crc, mut end) = (crc32fast::hash(body.as_bytes()), Vec::new());
+        for _ in 0..6 {
+            end.insert(0, char::from(digits[(crc % 62) as usize]));
+            crc /= 62;
+        }
+        format!("{body}{}", end.into_iter().collect::<String>())
+    };
+    let random = "z".repeat(43);
+    assert!(ApiKey::parse(&sealed(&format!("fb_live_{random}"))).is_ok());
+    assert!(
+        ApiKey::parse(&sealed(&format!("abcdefghijklmnop_live_{random}"))).is_ok(),
+        "as long as it gets"
+    );
+    for body in [
+        format!("FB_live_{random}"),
+        format!("fb_prod_{random}"),
+        format!("fb_live_{random}z"),
+        format!("fb_live_{}", &random[1..]),
+        format!("fb_live_{}-", &random[1..]),
+        format!("fb_live_{}_", &random[1..]),
+        format!("abcdefghijklmnopq_live_{random}"),
+        format!("fb-live-{random}"),
+        format!("fb_live_{}é", &random[2..]),
+    ] {
+        assert_eq!(ApiKey::parse(&sealed(&body)).err(), Some(MalformedKey::Shape), "{body}");
+    }
+}
+
+#[test]
+fn ids_hold_nothing_that_separates_the_parts_of_a_table_key() {
+    let customer = |text: &str| CustomerId::try_from(text.to_owned());
+    for good in ["a", "acme", "ACME-1.eu_2", &"x".repeat(64)] {
+        let id = customer(good).expect(good);
+        assert_eq!((id.as_str(), id.to_string().as_str()), (good, good));
+        assert_eq!(String::from(id), good);
+    }
+    for bad in ["", "a#b", "a b", "a/b", "é", &"x".repeat(65)] {
+        assert!(customer(bad).is_err(), "{bad}");
+    }
+
+    let generation = |text: &str| Generation::try_from(text.to_owned());
+    let made = Generation::new([0, 1, 2, 3, 4, 5, 6, 255], 17);
+    assert_eq!(made.as_str(), "00010203040506ff-17");
+    assert_eq!((made.slot(), made.to_string().as_str()), (17, made.as_str()));
+    assert_eq!(generation(made.as_str()), Ok(made.clone()));
+    assert_eq!(String::from(made), "00010203040506ff-17");
+    for bad in [
+        "",
+        "00010203040506ff",
+        "00010203040506ff-",
+        "00010203040506ff-x",
+        "00010203040506ff-01",
+        "00010203040506ff-+1",
+        "00010203040506FF-1",
+        "00010203040506fg-1",
+        "0010203040506ff-1",
+        "000010203040506ff-1",
+        "00010203040506ff-4294967296",
+    ] {
+        assert!(generation(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_meter_is_named_in_small_letters_digits_and_underscores() {
+    for good in ["a", "api_calls", "tokens2", "_", &"m".repeat(20)] {
+        assert!(is_meter_name(good), "{good}");
+    }
+    for bad in ["", "Api", "a-b", "a.b", "a#b", "é", &"m".repeat(21)] {
+        assert!(!is_meter_name(bad), "{bad}");
     }
 }

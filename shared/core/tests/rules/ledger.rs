@@ -1,12 +1,14 @@
 //! What the steps of a row say, beside what the refinement holds them to.
 
-use farebox_core::ledger::{
-    ASK_AFTER_S, Claim, NextStep, Report, Row, RowKey, RowState, freeze, have_minutes_of_their_own, next_step, put_off,
-    report_timestamp, wait_until, with_own_minute,
-};
 use farebox_core::{
-    expression::Value,
+    counter::SealAnswer,
+    expression::{Expression, Value},
     id::Generation,
+    ledger::{
+        ASK_AFTER_S, Balance, CLAIM_LIFE_MS, Claim, NextStep, REPORT_WITHIN_S, Report, Row, RowKey, RowState,
+        all_units, backoff_s, freeze, has_minute_of_its_own, have_minutes_of_their_own, next_step, put_off,
+        report_timestamp, thresholds_reached, wait_until, with_own_minute, work_of,
+    },
     time::{Bucket, Timestamp},
 };
 
@@ -105,4 +107,224 @@ fn putting_off_moves_nothing_but_due_and_only_on() {
         assert!(write.condition.ends_with("#due < :due"));
         assert_eq!(write.condition.contains("#state = :state"), seen.is_some());
     }
+}
+
+/// Written down: rows in the table and reports in Stripe go by these for ever.
+#[test]
+fn the_names_of_a_row_never_change() {
+    let mut key = row(10, HOUR + 3_600, HOUR).key;
+    key.shard = 2;
+    assert_eq!(key.partition(), "acme#2#0707070707070707-10#api_calls");
+    assert_eq!(key.to_string(), "acme#2#0707070707070707-10#api_calls#1700002800");
+    assert_eq!(
+        key.identifier(),
+        "farebox-8ac4b5623c9ef8dcf11fc9c42f20a0566d16aeab5f39a91d98fce38a9c0b81d7",
+        "the SHA-256 of the whole name"
+    );
+    assert_eq!(RowKey::parse(&key.partition(), HOUR), Some(key.clone()));
+    for bad in [
+        "acme#2#0707070707070707-10",
+        "acme#2#0707070707070707-10#api_calls#1",
+        "acme#x#0707070707070707-10#api_calls",
+        "acme#2#07-10#api_calls",
+        "#2#0707070707070707-10#api_calls",
+    ] {
+        assert_eq!(RowKey::parse(bad, HOUR), None, "{bad}");
+    }
+    assert_eq!(key.work(), "work-2");
+    for (customer, work) in [
+        ("initech", "work-0"),
+        ("b", "work-1"),
+        ("globex", "work-2"),
+        ("a", "work-3"),
+    ] {
+        assert_eq!(
+            work_of(&customer.to_owned().try_into().expect("an id")),
+            work,
+            "{customer}"
+        );
+    }
+    for (state, word) in [
+        (RowState::Open, "open"),
+        (RowState::Sealed, "sealed"),
+        (RowState::Sending, "sending"),
+        (RowState::Reported, "reported"),
+        (RowState::Parked, "parked"),
+    ] {
+        assert_eq!((state.as_str(), RowState::parse(word)), (word, Some(state)));
+    }
+    assert_eq!(RowState::parse("closed"), None);
+}
+
+/// An identifier names the row whole: no part may be moved into its neighbour.
+#[test]
+fn no_two_rows_share_an_identifier() {
+    let key = row(1, HOUR + 3_600, HOUR).key;
+    let others = [
+        RowKey {
+            shard: 1,
+            ..key.clone()
+        },
+        RowKey {
+            bucket: HOUR + 3_600,
+            ..key.clone()
+        },
+        RowKey {
+            meter: "tokens".to_owned(),
+            ..key.clone()
+        },
+        RowKey {
+            generation: Generation::new([7; 8], 2),
+            ..key.clone()
+        },
+        RowKey {
+            customer: "acme.eu".to_owned().try_into().expect("an id"),
+            ..key.clone()
+        },
+    ];
+    for other in others {
+        assert_ne!(other.identifier(), key.identifier(), "{other}");
+    }
+}
+
+#[test]
+fn an_attempt_is_another_one_only_after_a_fault() {
+    let report = row(0, HOUR + 3_600, HOUR).report.expect("a report");
+    assert_eq!(Row::idempotency_key(&report, 0), format!("{}-0", report.identifier));
+    assert_eq!(Row::idempotency_key(&report, 3), format!("{}-3", report.identifier));
+}
+
+#[test]
+fn the_constants_are_what_stripe_allows_less_a_margin() {
+    assert_eq!(ASK_AFTER_S, 82_800, "of 24 hours");
+    assert_eq!(REPORT_WITHIN_S, 2_937_600, "of 35 days");
+    let row = row(10, HOUR + 3_600, HOUR);
+    assert_eq!(
+        wait_until(&row, Timestamp::from_s(HOUR)),
+        Some(HOUR + 600 - 240),
+        "of five minutes"
+    );
+}
+
+#[test]
+fn a_claim_is_acted_on_as_long_as_a_call_ends_within_it() {
+    let row = row(10, HOUR + 3_600, HOUR);
+    let at = |ms| next_step(&row, Timestamp::from_ms(HOUR * 1_000 + ms));
+    assert_eq!(at(CLAIM_LIFE_MS - 60_000), NextStep::Send);
+    assert_eq!(at(CLAIM_LIFE_MS - 59_999), NextStep::Drop);
+    let now = Timestamp::from_s(HOUR);
+    assert_eq!(
+        next_step(
+            &Row {
+                claim: None,
+                ..row.clone()
+            },
+            now
+        ),
+        NextStep::Drop
+    );
+    assert_eq!(next_step(&Row { report: None, ..row }, now), NextStep::Drop);
+}
+
+#[test]
+fn an_old_report_is_asked_for_and_a_very_old_one_is_nobodys_to_send() {
+    let step = |age| {
+        let now = HOUR + age;
+        next_step(&row(10, HOUR + 3_600, now), Timestamp::from_s(now))
+    };
+    let minute = NextStep::Ask {
+        start: HOUR + 600,
+        end: HOUR + 660,
+    };
+    assert_eq!(step(ASK_AFTER_S), NextStep::Send);
+    assert_eq!(step(ASK_AFTER_S + 1), minute);
+    assert_eq!(step(REPORT_WITHIN_S), minute);
+    assert!(matches!(step(REPORT_WITHIN_S + 1), NextStep::Park(_)));
+
+    // A bucket that was cut in the middle of a minute is stamped with its first second, and asked for by its minute.
+    let now = HOUR + ASK_AFTER_S + 100;
+    let mut cut = row(0, HOUR + 3_600, now);
+    cut.report.as_mut().expect("a report").timestamp = HOUR + 61;
+    assert_eq!(
+        next_step(&cut, Timestamp::from_s(now)),
+        NextStep::Ask {
+            start: HOUR + 60,
+            end: HOUR + 120
+        }
+    );
+}
+
+#[test]
+fn reports_are_stamped_with_whole_minutes_of_their_bucket() {
+    let stamp = |start, end, slot| report_timestamp(Bucket { start, end }, slot);
+    assert_eq!(stamp(HOUR, HOUR + 3_600, 0), HOUR);
+    assert_eq!(stamp(HOUR, HOUR + 3_600, 59), HOUR + 59 * 60);
+    assert_eq!(stamp(HOUR, HOUR + 3_600, 60), HOUR);
+    // Cut within a minute: from its first whole one on.
+    assert_eq!(stamp(HOUR + 1, HOUR + 200, 0), HOUR + 60);
+    assert_eq!(stamp(HOUR + 1, HOUR + 200, 1), HOUR + 120);
+    assert_eq!(stamp(HOUR + 1, HOUR + 200, 2), HOUR + 60);
+    assert_eq!(
+        stamp(HOUR + 1, HOUR + 119, 5),
+        HOUR + 1,
+        "without a whole minute its first second"
+    );
+    let own = |start, end, slot| has_minute_of_its_own(Bucket { start, end }, slot);
+    assert!(own(HOUR, HOUR + 3_600, 59) && !own(HOUR, HOUR + 3_600, 60));
+    assert!(own(HOUR + 1, HOUR + 200, 1) && !own(HOUR + 1, HOUR + 200, 2));
+    assert!(!own(HOUR + 1, HOUR + 119, 0));
+}
+
+#[test]
+fn what_is_frozen_is_the_larger_of_both_accounts() {
+    assert_eq!(all_units(SealAnswer::Final(5), 3), Some(5));
+    assert_eq!(all_units(SealAnswer::Final(3), 5), Some(5));
+    assert_eq!(all_units(SealAnswer::GenerationGone, 5), Some(5));
+    assert_eq!(all_units(SealAnswer::NotSealed, 5), None);
+}
+
+#[test]
+fn a_balance_gives_what_is_left_of_it() {
+    let balance = |granted, taken| Balance { granted, taken };
+    assert_eq!(balance(100, 0).take(30), 30);
+    assert_eq!(balance(100, 90).take(30), 10);
+    assert_eq!(balance(100, 100).take(30), 0);
+    assert_eq!(balance(90, 100).take(30), 0, "never less than nothing");
+}
+
+#[test]
+fn pauses_double_up_to_the_five_minutes_of_the_schedule() {
+    assert_eq!([0, 1, 2, 3, 4, u64::MAX].map(backoff_s), [60, 120, 240, 300, 300, 300]);
+}
+
+#[test]
+fn thresholds_are_told_once_and_from_the_unit_on_that_reaches_them() {
+    let reached = |units, of| thresholds_reached(units, of, &[100, 80, 120, 80]);
+    assert_eq!(reached(79, 100), Vec::<u64>::new());
+    assert_eq!(reached(80, 100), [80]);
+    assert_eq!(reached(119, 100), [80, 100]);
+    assert_eq!(reached(u64::MAX, 100), [80, 100, 120]);
+    assert_eq!(reached(5, 0), Vec::<u64>::new(), "of nothing there is no share");
+    assert_eq!(reached(7, 9), Vec::<u64>::new(), "77.8 %");
+    assert_eq!(reached(8, 9), [80]);
+}
+
+/// What other writes of a row leave as it is.
+#[test]
+fn every_write_names_what_it_binds_and_binds_what_it_names() {
+    let report = row(0, HOUR + 3_600, HOUR).report.expect("a report");
+    let write: Expression = freeze(&report, 9, 4, Timestamp::from_s(HOUR));
+    for (placeholder, _) in &write.names {
+        assert!(write.update.contains(placeholder.as_str()), "{placeholder}");
+    }
+    let value = |name: &str| {
+        write
+            .values
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
+    assert_eq!(value(":units"), Some(Value::N(9)));
+    assert_eq!(value(":credit"), Some(Value::N(4)));
+    assert_eq!(value(":value"), Some(Value::N(5)));
 }

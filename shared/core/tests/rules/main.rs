@@ -4,6 +4,7 @@ mod account;
 mod admission;
 mod answer;
 mod cost;
+mod counter;
 mod demand;
 mod keys_and_time;
 mod ledger;
