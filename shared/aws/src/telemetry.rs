@@ -38,6 +38,7 @@ pub const NAMESPACE: &str = "Farebox";
 const METRICS_MAX: usize = 100;
 
 /// Begins to log. What Lambda puts into `AWS_LAMBDA_LOG_LEVEL` is the least severe level that is written, `INFO` without it.
+/// Below `INFO` only Farebox speaks: the SDK and the runtime quote requests and answers there, keys and secrets among them.
 pub fn start(read: impl Fn(&str) -> Option<String>) {
     start_without(read, None);
 }
@@ -156,6 +157,13 @@ struct Log {
     silent: Option<&'static str>,
 }
 
+impl Log {
+    fn writes(&self, level: Level, target: &str) -> bool {
+        let is_harmless = level <= Level::INFO || target.starts_with("farebox");
+        level <= self.level && is_harmless && self.silent != Some(target)
+    }
+}
+
 impl Subscriber for Log {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.enabled(metadata) {
@@ -166,7 +174,7 @@ impl Subscriber for Log {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.level && self.silent != Some(metadata.target())
+        metadata.is_event() && self.writes(*metadata.level(), metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -262,9 +270,9 @@ mod tests {
     use aws_smithy_types::DateTime;
     use farebox_core::time::Timestamp;
     use serde_json::{Map, Value, json};
-    use tracing::{Event, Metadata, Subscriber, span};
+    use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, span};
 
-    use super::{METRICS_MAX, entry, line, lock};
+    use super::{Log, METRICS_MAX, entry, line, lock};
 
     /// What the specification demands, member by member.
     fn check(document: &Map<String, Value>) {
@@ -299,6 +307,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn below_info_only_farebox_speaks() {
+        let log = Log {
+            level: LevelFilter::TRACE,
+            silent: Some("lambda_runtime::errors"),
+        };
+        assert!(log.writes(Level::TRACE, "farebox_consumer::fold"));
+        assert!(log.writes(Level::INFO, "aws_smithy_runtime::client"));
+        assert!(!log.writes(Level::DEBUG, "aws_smithy_runtime::client"));
+        assert!(!log.writes(Level::TRACE, "lambda_runtime"));
+        assert!(!log.writes(Level::ERROR, "lambda_runtime::errors"));
+        let quiet = Log {
+            level: LevelFilter::INFO,
+            silent: None,
+        };
+        assert!(!quiet.writes(Level::DEBUG, "farebox_consumer::fold"));
     }
 
     #[test]
