@@ -1,6 +1,6 @@
 //! Prices and amounts, exact.
 
-use farebox_core::money::{Currency, CurrencyError, DecimalError, Money, UnitAmount};
+use farebox_core::money::{Currency, CurrencyError, DecimalError, MONEY_MAX, Money, UnitAmount};
 
 #[test]
 fn a_unit_price_is_exact_in_stripes_spelling() {
@@ -53,4 +53,52 @@ fn a_line_is_rounded_half_up_once() {
     assert_eq!(price.times(30), Some(Money(2)));
     assert_eq!(price.times(29), Some(Money(1)));
     assert_eq!(UnitAmount { pico: u64::MAX }.times(u64::MAX), None);
+}
+
+fn currency(code: &str) -> Currency {
+    code.parse().expect(code)
+}
+
+#[test]
+fn a_sign_is_read_wherever_people_write_it_and_shown_where_nobody_mistakes_it() {
+    for (code, sign, shown) in [
+        ("usd", '$', "$1.50"),
+        ("cad", '$', "1.50 CAD"),
+        ("eur", '€', "€1.50"),
+        ("gbp", '£', "£1.50"),
+        ("cny", '¥', "1.50 CNY"),
+        ("jpy", '¥', "¥150"),
+    ] {
+        let currency = currency(code);
+        for other in ['$', '€', '£', '¥', '₹', 'x'] {
+            assert_eq!(currency.has_symbol(other), other == sign, "{other} for {code}");
+        }
+        assert_eq!(Money(150).display(currency), shown);
+        assert_eq!(currency.to_string(), code);
+    }
+    assert!(!currency("chf").has_symbol('$'));
+}
+
+#[test]
+fn a_currency_is_stored_by_its_code() {
+    let stored = serde_json::to_string(&currency("EUR")).expect("JSON");
+    assert_eq!(stored, "\"eur\"");
+    assert_eq!(
+        serde_json::from_str::<Currency>(&stored).expect("a currency"),
+        currency("eur")
+    );
+    let unknown = serde_json::from_str::<Currency>("\"eux\"").expect_err("no currency");
+    assert!(unknown.to_string().contains("ISO code"), "{unknown}");
+    assert_eq!(Currency::default(), Currency::USD);
+}
+
+#[test]
+fn an_amount_is_taken_up_to_the_largest_and_no_sum_wraps_around() {
+    assert_eq!(Money::from_decimal("9999999999.99", Currency::USD), Ok(MONEY_MAX));
+    assert_eq!(
+        Money::from_decimal("10000000000.00", Currency::USD),
+        Err(DecimalError::TooLarge)
+    );
+    assert_eq!(Money(1).checked_add(Money(2)), Some(Money(3)));
+    assert_eq!(Money(u64::MAX).checked_add(Money(1)), None);
 }
