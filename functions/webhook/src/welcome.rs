@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use serde_json::json;
 
+use farebox_aws::accounts::MARK_KEPT_S;
 use farebox_billing::Error;
 
 use crate::{
@@ -12,8 +13,10 @@ use crate::{
     checkout::{Admitted, ending},
 };
 
-/// A key is shown this long after it was made. The mark that it was shown is kept longer.
+/// A key is shown this long after it was made.
 const SHOWN_WITHIN_MS: u64 = 30 * 86_400_000;
+// The mark that it was shown outlives that.
+const _: () = assert!(SHOWN_WITHIN_MS < MARK_KEPT_S * 1_000);
 /// Stripe's session ids have about 70.
 const SESSION_BYTES_MAX: usize = 255;
 
@@ -79,8 +82,11 @@ impl Webhook {
 
     fn refusal_page(&self, refusal: Refusal) -> String {
         let text = match refusal {
-            Refusal::ShownAlready => {
+            Refusal::ShownAlready if self.deps.portal_url.is_some() => {
                 "This key was shown already. It can't be shown again, but you can make another one."
+            }
+            Refusal::ShownAlready => {
+                "This key was shown already. It can't be shown again: please ask whoever sold it to you for another one."
             }
             Refusal::NotNow => "Your key is not ready yet. Please load this page again in a few seconds.",
             _ => "There is no key to show here.",

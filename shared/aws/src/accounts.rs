@@ -7,6 +7,7 @@
 //! | `k#<hash>` | `key` | the [`KeyRecord`] |
 //! | `s#<cus_…>` | `id` | the customer's id in Farebox |
 //! | `e#<evt_…>` | `event` | that the event's effect is stored; written in one transaction with it |
+//! | `e#shown-<session>` | `event` | that a first key was shown, and by whose answer |
 //! | `t#<version>` | `catalog` | a [`Catalog`], never changed |
 //! | `t` | `newest` | the newest version |
 
@@ -26,9 +27,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, connect::Clients, item, random::Random};
 
-/// An event's mark is kept this long: Stripe repeats an event for three days, and shows it for thirty
-/// (<https://docs.stripe.com/webhooks#retries>).
-const MARK_KEPT_S: u64 = 90 * 86_400;
+/// A mark is kept this long, in seconds: Stripe repeats an event for three days, and shows it for thirty
+/// (<https://docs.stripe.com/webhooks#retries>). What is marked by other names must be over before.
+pub const MARK_KEPT_S: u64 = 90 * 86_400;
 
 /// How often something is tried again because somebody else changed it meanwhile.
 const TRIES_MAX: u32 = 8;
@@ -229,14 +230,20 @@ impl AccountTable {
             .item("ttl", mark_ends(now))
             .condition_expression("attribute_not_exists(pk) OR doc = :ours")
             .set_expression_attribute_values(ours.map(|ours| [(":ours".to_owned(), ours)].into()));
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(e) if is_refused(&e) => Ok(false),
-            // What happens once would be lost if this ended without an answer: the mark itself says whose it is.
-            Err(e) => match self.read::<String>(&pk, "event").await? {
-                Some(found) => Ok(found == marker),
-                None => Err(Error::call(format!("put {} event", self.table), &e)),
-            },
+        let mut is_second = false;
+        loop {
+            let e = match request.clone().send().await {
+                Ok(_) => return Ok(true),
+                Err(e) if is_refused(&e) => return Ok(false),
+                Err(e) => e,
+            };
+            // What happens once would be lost if this ended without an answer: the mark itself says whose it is. Where there is
+            // none, the write may still be under way; put again, both are the same.
+            match self.read::<String>(&pk, "event").await? {
+                Some(found) => return Ok(found == marker),
+                None if is_second => return Err(Error::call(format!("put {} event", self.table), &e)),
+                None => is_second = true,
+            }
         }
     }
 
