@@ -9,10 +9,13 @@ use std::{
 /// Parts of secrets that nothing else has: <https://docs.stripe.com/keys>, <https://docs.stripe.com/webhooks/signature>, and the
 /// keys that Farebox issues.
 const MARKS: [&str; 3] = ["_live_", "_test_", "whsec_"];
-/// What follows the mark in a key of Farebox's is longer than this, also if some of it was lost. Ids are shorter.
-const KEY_LENGTH_MIN: usize = 40;
-/// The same of Stripe's.
+/// So many characters after the mark are a key of Farebox's, or half of one. A customer's id that holds a mark and this much after it
+/// is taken for one, too.
+const KEY_LENGTH_MIN: usize = 24;
+/// The same of Stripe's, where its mark begins a word.
 const STRIPE_LENGTH_MIN: usize = 8;
+/// And where it does not, as after an escaped line break or `%20`.
+const STRIPE_LENGTH_INSIDE_MIN: usize = 16;
 /// So much stays, to recognise it by.
 const SHOWN: usize = 4;
 
@@ -78,13 +81,13 @@ fn is_part(byte: u8, mark: &str) -> bool {
 
 /// How much must follow a mark for a secret.
 fn least(before: &str, mark: &str) -> usize {
-    let is_stripes = ["sk", "rk"].iter().any(|kind| {
-        let rest = before.strip_suffix(kind);
-        rest.is_some_and(|rest| !rest.ends_with(|c: char| c.is_ascii_alphanumeric()))
-    });
-    match mark == "whsec_" || is_stripes {
-        true => STRIPE_LENGTH_MIN,
-        false => KEY_LENGTH_MIN,
+    if mark == "whsec_" {
+        return STRIPE_LENGTH_MIN;
+    }
+    match ["sk", "rk"].iter().find_map(|kind| before.strip_suffix(kind)) {
+        Some(rest) if rest.ends_with(|c: char| c.is_ascii_alphanumeric()) => STRIPE_LENGTH_INSIDE_MIN,
+        Some(_) => STRIPE_LENGTH_MIN,
+        None => KEY_LENGTH_MIN,
     }
 }
 
@@ -110,6 +113,11 @@ mod tests {
             (&KEY[..55], "acme_live_Zq8L…"),
             (&format!("{KEY}x"), "acme_live_Zq8L…"),
             ("ä sk_live_12345678 ö", "ä sk_live_1234… ö"),
+            // After an escaped line break, and as a part of an address.
+            ("\\nsk_live_51RefusedH5gK8pL2xV9bN4", "\\nsk_live_51Re…"),
+            ("Bearer%20sk_test_4eC39HqLyjWDarjtT1zdp7dc", "Bearer%20sk_test_4eC3…"),
+            ("key%3Drk_live_51Hq2v8XkD4mZ7sR", "key%3Drk_live_51Hq…"),
+            (&KEY[..35], "acme_live_Zq8L…"),
         ] {
             assert_eq!(masked(text, &[]), expected);
             assert!(is_secret(text) && !is_secret(expected), "{text}");
