@@ -11,8 +11,8 @@ use fastrand::Rng;
 
 /// A slice that takes a second; `REFINEMENT_STATES` asks for more.
 fn states() -> u64 {
-    let asked = std::env::var("REFINEMENT_STATES").ok();
-    asked.and_then(|states| states.parse().ok()).unwrap_or(5_000)
+    let asked = std::env::var("REFINEMENT_STATES");
+    asked.map_or(5_000, |states| states.parse().expect("REFINEMENT_STATES is a number"))
 }
 
 #[test]
@@ -52,17 +52,22 @@ fn the_write_that_admits_is_permits_and_apply_and_what_is_judged_is_what_happens
             assert_eq!(found, expected, "seed {seed}: {attempt:?} on {item:?}");
             found.is_some()
         };
+        let is_full = admission::is_full(&demand, &item);
         let kind = if applied(&attempt) {
+            assert!(!is_full, "seed {seed}: {attempt:?} was applied to {item:?}");
             0
         } else {
             match judge(&demand, &item) {
-                Judgement::Stale => 1,
+                Judgement::Stale => {
+                    assert!(item.auth_epoch > demand.auth_epoch, "seed {seed}: {item:?}");
+                    1
+                }
                 Judgement::Admissible(exact) => {
                     assert!(applied(&exact), "seed {seed}: {exact:?} on {item:?}");
+                    assert!(!is_full, "seed {seed}: {exact:?} was applied to {item:?}");
                     2
                 }
                 Judgement::Denied(denial) => {
-                    let is_full = admission::is_full(&demand, &item);
                     assert!(is_full, "seed {seed}: {denial:?} of {item:?} for {demand:?}");
                     3
                 }

@@ -12,8 +12,8 @@ const SEEDS: u64 = 16;
 const REQUESTS: usize = 150;
 
 fn seeds() -> u64 {
-    let asked = std::env::var("SIMULATION_SEEDS").ok();
-    asked.and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
+    let asked = std::env::var("SIMULATION_SEEDS");
+    asked.map_or(SEEDS, |seeds| seeds.parse().expect("SIMULATION_SEEDS is a number"))
 }
 
 fn options() -> Options {

@@ -23,7 +23,9 @@ async fn the_write_that_admits_is_permits_and_apply_and_a_refusal_is_judged_as_t
         };
         let key = format!("counter-{seed}");
         table.put(&key, Some(&as_item(&item))).await;
+        let is_full = is_full(&demand, &item);
         if send(&counters, &key, &attempt, &item, seed).await {
+            assert!(!is_full, "seed {seed}: {attempt:?} was applied to {item:?}");
             seen[0] += 1;
             continue;
         }
@@ -39,13 +41,11 @@ async fn the_write_that_admits_is_permits_and_apply_and_a_refusal_is_judged_as_t
                     send(&counters, &key, &exact, &item, seed).await,
                     "seed {seed}: {exact:?} on {item:?}"
                 );
+                assert!(!is_full, "seed {seed}: {exact:?} was applied to {item:?}");
             }
             Judgement::Denied(denial) => {
                 seen[3] += 1;
-                assert!(
-                    is_full(&demand, &item),
-                    "seed {seed}: {denial:?} of {item:?} for {demand:?}"
-                );
+                assert!(is_full, "seed {seed}: {denial:?} of {item:?} for {demand:?}");
             }
         }
     }
