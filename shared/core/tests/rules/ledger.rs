@@ -1,11 +1,14 @@
 //! What the steps of a row say, beside what the refinement holds them to.
 
+use std::collections::BTreeSet;
+
 use farebox_core::{
-    counter::SealAnswer,
-    expression::{Expression, Value},
+    admission::Counters,
+    counter::{self, SealAnswer},
+    expression::Value,
     id::Generation,
     ledger::{
-        ASK_AFTER_S, Balance, CLAIM_LIFE_MS, Claim, NextStep, REPORT_WITHIN_S, Report, Row, RowKey, RowState,
+        self, ASK_AFTER_S, Balance, CLAIM_LIFE_MS, Claim, NextStep, REPORT_WITHIN_S, Report, Row, RowKey, RowState,
         all_units, backoff_s, freeze, has_minute_of_its_own, have_minutes_of_their_own, next_step, put_off,
         report_timestamp, thresholds_reached, wait_until, with_own_minute, work_of,
     },
@@ -309,14 +312,60 @@ fn thresholds_are_told_once_and_from_the_unit_on_that_reaches_them() {
     assert_eq!(reached(8, 9), [80]);
 }
 
-/// What other writes of a row leave as it is.
+/// DynamoDB refuses a placeholder that is not bound, and one that is bound and not used.
 #[test]
-fn every_write_names_what_it_binds_and_binds_what_it_names() {
-    let report = row(0, HOUR + 3_600, HOUR).report.expect("a report");
-    let write: Expression = freeze(&report, 9, 4, Timestamp::from_s(HOUR));
-    for (placeholder, _) in &write.names {
-        assert!(write.update.contains(placeholder.as_str()), "{placeholder}");
+fn every_write_binds_what_it_names_and_names_what_it_binds() {
+    let now = Timestamp::from_s(HOUR);
+    let whole = row(0, HOUR + 3_600, HOUR);
+    let (key, report) = (&whole.key, whole.report.as_ref().expect("a report"));
+    let (old, new) = (&key.generation, &Generation::new([8; 8], 1));
+    let frozen = ledger::freeze(report, 9, 4, now);
+    let held = whole.claim.as_ref().expect("a claim");
+    let item = Counters {
+        generation: old.as_str().to_owned(),
+        units: [(format!("u{HOUR}.api_calls"), 1), (format!("u{HOUR}.tokens"), 2)].into(),
+        ..Counters::default()
+    };
+    let writes = [
+        counter::create(old, 1, HOUR),
+        counter::bump(2),
+        counter::seal(old, HOUR),
+        counter::prune(old, HOUR, "api_calls"),
+        counter::shut(old),
+        counter::restore(&item, new, HOUR, 3),
+        ledger::fold(key, HOUR + 3_600, 9),
+        frozen.clone(),
+        ledger::with_own_minute(frozen, true),
+        ledger::put_off(None, HOUR),
+        ledger::put_off(Some(RowState::Sealed), HOUR),
+        ledger::close(9, 9, "given", now),
+        ledger::take(Balance::default(), 4),
+        ledger::grant(4),
+        ledger::claim(held),
+        ledger::delivered("accepted", now),
+        ledger::retry_later("t", 1, true, now),
+        ledger::park("t", "why"),
+        ledger::reopen(&report.identifier, "why"),
+        ledger::unpark(key, now),
+        ledger::settle(key, "found", now),
+        ledger::finish(),
+    ];
+    for write in writes {
+        let text = format!("{} {}", write.update, write.condition);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '#' | ':' | '_'));
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with(['#', ':'])).collect();
+        let names = write.names.iter().map(|(placeholder, _)| placeholder.as_str());
+        let bound: BTreeSet<&str> = names
+            .chain(write.values.iter().map(|(name, _)| name.as_str()))
+            .collect();
+        assert_eq!(bound, named, "{write:?}");
     }
+}
+
+#[test]
+fn a_report_says_what_is_left_after_the_credit() {
+    let report = row(0, HOUR + 3_600, HOUR).report.expect("a report");
+    let write = freeze(&report, 9, 4, Timestamp::from_s(HOUR));
     let value = |name: &str| {
         write
             .values
