@@ -12,6 +12,9 @@ seconds="${1:-60}"
 shift || true
 corpus="$PWD/../corpus"
 if [[ $# -gt 0 ]]; then targets=("$@"); else targets=($(ls "$corpus")); fi
+for target in "${targets[@]}"; do
+    [[ -d "$corpus/$target" ]] || { echo "no target is called $target; there are $(ls "$corpus" | xargs)" >&2; exit 64; }
+done
 out="${CARGO_TARGET_DIR:-$PWD/../../../target}/fuzz"
 
 RUSTC_WRAPPER="$PWD/instrument.sh" cargo build --release --locked --target-dir "$out"
@@ -24,7 +27,11 @@ for target in "${targets[@]}"; do
     mkdir -p "$work" "$found"
     export FUZZ_TARGET="$target"
     # The committed corpus alone, for comparison.
-    "$out/release/farebox-libfuzzer" -runs=0 "$corpus/$target" >"$log" 2>&1
+    if ! "$out/release/farebox-libfuzzer" -runs=0 "$corpus/$target" >"$log" 2>&1; then
+        broken=1
+        echo "$target is broken by its corpus, see $log" >&2
+        continue
+    fi
     before=$(sed -n 's/.*INITED cov: \([0-9]*\).*/\1/p' "$log")
     if ! "$out/release/farebox-libfuzzer" -max_total_time="$seconds" -timeout=10 -print_final_stats=1 \
         -artifact_prefix="$found/" "$work" "$corpus/$target" >"$log" 2>&1; then
