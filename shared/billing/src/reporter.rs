@@ -581,7 +581,25 @@ mod tests {
         ledger::{Row, RowKey, RowState},
     };
 
-    use super::parked_id;
+    use super::{TickReport, parked_id};
+
+    #[test]
+    fn figures_of_a_tick_add_up_each_to_its_own() {
+        let figures = |n: u64| TickReport {
+            due: n,
+            sealed: 2 * n,
+            closed: 3 * n,
+            reported: 4 * n,
+            retried: 5 * n,
+            parked: 6 * n,
+            dropped: 7 * n,
+            finished: 8 * n,
+            errors: 9 * n,
+        };
+        let mut sum = figures(10);
+        sum.add(figures(1));
+        assert_eq!(sum, figures(11));
+    }
 
     #[test]
     fn a_second_parking_is_told_of_again() {
