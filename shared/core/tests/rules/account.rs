@@ -198,6 +198,17 @@ fn each_standing_does_what_it_says() {
 }
 
 #[test]
+fn a_grace_is_told_in_days_and_where_it_is_none_of_whole_ones_in_seconds() {
+    let told = |grace_s| {
+        let policy = PastDuePolicy::Block;
+        PastDue { grace_s, policy }.to_string()
+    };
+    assert_eq!(told(0), "block after 0d");
+    assert_eq!(told(7 * 86_400), "block after 7d");
+    assert_eq!(told(86_401), "block after 86401s");
+}
+
+#[test]
 fn whoever_leaves_at_once_is_refused_whatever_the_clock_says() {
     let keep = PastDue {
         policy: PastDuePolicy::Keep,
