@@ -387,3 +387,75 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<PlanId>(&json).unwrap(), plan);
     }
 }
+
+/// The mode of the price that is made in Stripe, where each is another kind of object.
+#[test]
+fn a_price_is_plain_only_if_it_has_one_step_without_bound_and_flat_amount() {
+    let step = |up_to, flat| Step {
+        up_to,
+        unit: "0.2".parse().unwrap(),
+        flat: Money(flat),
+    };
+    let mode = |price: UsagePrice, included: Option<u64>| {
+        let mut terms = terms(EXAMPLE, "pro");
+        terms.overage = [("api_calls".to_owned(), price)].into();
+        terms.included = [("api_calls".to_owned(), included)].into();
+        terms.stripe_price("api_calls").mode
+    };
+    assert_eq!(
+        mode(UsagePrice::PerUnit("0.2".parse().unwrap()), Some(0)),
+        PriceMode::PerUnit
+    );
+    assert_eq!(
+        mode(UsagePrice::PerUnit("0.2".parse().unwrap()), Some(5)),
+        PriceMode::Graduated
+    );
+    assert_eq!(
+        mode(UsagePrice::Graduated(vec![step(None, 0)]), Some(0)),
+        PriceMode::PerUnit
+    );
+    assert_eq!(
+        mode(UsagePrice::Graduated(vec![step(None, 500)]), Some(0)),
+        PriceMode::Graduated
+    );
+    assert_eq!(
+        mode(UsagePrice::Volume(vec![step(None, 500)]), Some(0)),
+        PriceMode::Volume
+    );
+    assert_eq!(
+        mode(UsagePrice::Volume(vec![step(Some(9), 0), step(None, 0)]), Some(0)),
+        PriceMode::Volume
+    );
+    assert_eq!(
+        mode(UsagePrice::Volume(vec![step(Some(9), 0), step(None, 0)]), None),
+        PriceMode::PerUnit,
+        "all of it is free"
+    );
+}
+
+#[test]
+fn a_step_that_ends_with_the_included_units_is_left_out() {
+    let unit = |text: &str| text.parse().unwrap();
+    let price = UsagePrice::Graduated(vec![
+        Step {
+            up_to: Some(100),
+            unit: unit("0.3"),
+            flat: Money(0),
+        },
+        Step {
+            up_to: None,
+            unit: unit("0.2"),
+            flat: Money(0),
+        },
+    ]);
+    let ends = |included| -> Vec<Option<u64>> {
+        price
+            .stripe_tiers(Some(included))
+            .iter()
+            .map(|step| step.up_to)
+            .collect()
+    };
+    assert_eq!(ends(99), [Some(99), Some(100), None]);
+    assert_eq!(ends(100), [Some(100), None], "Stripe refuses two tiers with one bound");
+    assert_eq!(ends(101), [Some(101), None]);
+}
