@@ -1,8 +1,8 @@
 //! Whole files: what loads, which route is open to whom, and what each mistake is told.
 
-use farebox_core::money::{Currency, Money};
+use farebox_core::money::{Currency, MONEY_MAX, Money};
 use farebox_core::tiers::{
-    Access, AtQuota, BasePrice, Catalog, Custom, Interval, Limit, Overrides, PastDue, PastDuePolicy, TermsError,
+    Access, AtQuota, BasePrice, Catalog, Custom, Interval, Limit, Overrides, PastDue, PastDuePolicy, Step, TermsError,
     UsagePrice,
 };
 
@@ -1169,6 +1169,89 @@ fn terms_hold_what_a_customer_agreed_on() {
     let terms = catalog.terms("team", &overrides).unwrap();
     assert_eq!(terms.alert_percents, [50, 100]);
     assert_eq!(terms.past_due.policy, PastDuePolicy::Keep);
+}
+
+#[test]
+fn only_a_tier_that_blocks_bills_because_prices_were_agreed_on() {
+    let price = || UsagePrice::PerUnit("0.1".parse().unwrap());
+    let agreed = |text: &str, tier: &str, prices: &[&str]| {
+        let overrides = Overrides {
+            overage: Some(prices.iter().map(|meter| ((*meter).to_owned(), price())).collect()),
+            ..Overrides::default()
+        };
+        load(text).terms(tier, &overrides).map(|terms| terms.at_quota)
+    };
+    assert_eq!(agreed(EXAMPLE, "free", &["api_calls"]), Ok(AtQuota::Overage));
+    assert_eq!(
+        agreed(EXAMPLE, "free", &[]),
+        Ok(AtQuota::Block),
+        "no price, nothing to bill"
+    );
+    // Who slows down goes on to do so: then the price would never be charged, which is said.
+    let slow = agreed(FULL, "start", &["api_calls"]);
+    assert!(!matches!(slow, Ok(AtQuota::Overage)), "{slow:?}");
+}
+
+#[test]
+fn a_price_is_agreed_on_up_to_twelve_digits() {
+    let agreed = |amount| {
+        let overrides = Overrides {
+            price: Some(BasePrice {
+                amount,
+                interval: Interval::Month,
+            }),
+            ..Overrides::default()
+        };
+        load(EXAMPLE).terms("pro", &overrides)
+    };
+    assert_eq!(agreed(MONEY_MAX).unwrap().price.amount, MONEY_MAX);
+    let problem = agreed(Money(MONEY_MAX.0 + 1)).unwrap_err().to_string();
+    assert!(problem.contains("price is too large"), "{problem}");
+}
+
+#[test]
+fn another_period_needs_another_quota() {
+    let yearly = |tier: &str, included: Option<u64>| {
+        let overrides = Overrides {
+            price: Some(BasePrice {
+                amount: Money(50_000),
+                interval: Interval::Year,
+            }),
+            included: included.map(|units| [("api_calls".to_owned(), Some(units))].into()),
+            limits: Some(vec![Limit {
+                units: 100,
+                window_ms: 60_000,
+            }]),
+            ..Overrides::default()
+        };
+        load(EXAMPLE).terms(tier, &overrides).map(|terms| terms.price.interval)
+    };
+    assert_eq!(yearly("pro", Some(600_000)), Ok(Interval::Year));
+    let problem = yearly("pro", None).unwrap_err().to_string();
+    assert!(problem.contains("agree on included too"), "{problem}");
+    assert_eq!(
+        yearly("enterprise", Some(600_000)),
+        Ok(Interval::Year),
+        "nothing was listed"
+    );
+}
+
+#[test]
+fn usage_costs_what_stripes_invoice_shows() {
+    let step = |up_to, unit: &str, flat| Step {
+        up_to,
+        unit: unit.parse().unwrap(),
+        flat: Money(flat),
+    };
+    let amount = |price: &UsagePrice, units| price.amount(Some(0), units).unwrap().0;
+    // The first flat amount is due without any unit, the second with the first unit beyond the first step.
+    let graduated = UsagePrice::Graduated(vec![step(Some(10), "1", 500), step(None, "0.5", 70)]);
+    assert_eq!(
+        [0, 1, 10, 11, 12].map(|units| amount(&graduated, units)),
+        [500, 501, 510, 581, 581]
+    );
+    let volume = UsagePrice::Volume(vec![step(Some(10), "1", 0), step(None, "0.5", 3)]);
+    assert_eq!([0, 1, 10, 11, 12].map(|units| amount(&volume, units)), [0, 1, 10, 9, 9]);
 }
 
 #[test]
