@@ -66,7 +66,7 @@ impl Trace {
     /// The hash so far, in hexadecimal digits; empty if there is none.
     pub(crate) fn digest(&self) -> String {
         let mut text = String::new();
-        for byte in self.hash.clone().map(Sha256::finalize).unwrap_or_default() {
+        for byte in self.hash.iter().flat_map(|hash| hash.clone().finalize()) {
             // Writing to a `String` can not fail.
             let _ = write!(text, "{byte:02x}");
         }
