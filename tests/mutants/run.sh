@@ -4,7 +4,7 @@
 #   tests/mutants/run.sh rules      what decides, counts and prices, against its own tests: an hour on one core
 #   tests/mutants/run.sh report     what folds, seals and reports, against the simulation
 #
-# Further arguments go to cargo-mutants: `--file shared/core/src/money.rs`, `--list`, `--iterate`.
+# Further arguments go to cargo-mutants: `-F core/src/money.rs` for one file, `--list`, `--iterate`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -28,8 +28,9 @@ POM
 [ -d "$place/lib" ] || mvn -q -B -f "$place/pom.xml" dependency:copy-dependencies -DoutputDirectory=lib
 # A port that nobody has. Between this and the server's start somebody could take it; then the server says so and stops.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-java -Xmx512m -Djava.library.path="$place/lib" -cp "$place/lib/*" \
-    com.amazonaws.services.dynamodbv2.local.main.ServerRunner -inMemory -port "$port" >"$place/server.log" 2>&1 &
+# It leaves a file where it is started.
+(cd "$place" && exec java -Xmx512m -Djava.library.path=lib -cp 'lib/*' \
+    com.amazonaws.services.dynamodbv2.local.main.ServerRunner -inMemory -port "$port" >server.log 2>&1) &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT INT TERM
 tries=0
