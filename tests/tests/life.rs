@@ -13,6 +13,7 @@ use farebox_core::{
 };
 use farebox_local::{Sold, System};
 use farebox_stripe::Invoice;
+use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, environment, sell, system};
 
 const TIERS: &str = "
@@ -244,6 +245,46 @@ async fn whoever_leaves_at_once_is_billed_to_the_unit_and_not_let_in_again() {
     );
     // Again: nothing happens.
     system.books.cancel(id, When::Now).await.expect("still cancelled");
+}
+
+/// Why a customer can't leave at once.
+async fn cancel_refused(system: &System, sold: &Sold) -> String {
+    let refused = system.books.cancel(&sold.customer.id, When::Now).await;
+    refused.expect_err("not yet").to_string()
+}
+
+#[tokio::test]
+async fn leaving_at_once_while_stripe_is_down_says_when_to_try_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 5_000);
+    calls(&system, &sold, 27).await;
+    let id = &sold.customer.id;
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/billing/meter_events".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::RateLimited429,
+    });
+    let mut said = cancel_refused(&system, &sold).await;
+    assert!(said.ends_with(" is still sending: try again in a minute"), "{said}");
+    // Each attempt that fails makes the next wait longer; the words follow it.
+    let mut s = START_S + 5_000;
+    for _ in 0..8 {
+        s += 1_800;
+        clock(&system, s);
+        said = cancel_refused(&system, &sold).await;
+    }
+    let told = said.rsplit_once("try again in ").expect("it says when").1;
+    let told: u64 = told
+        .strip_suffix(" minutes")
+        .expect("minutes")
+        .parse()
+        .expect("a number");
+    assert!((2..=30).contains(&told), "{said}");
+    system.services.stand_in.behave();
+    clock(&system, s + told * 60);
+    system.books.cancel(id, When::Now).await.expect("when it said");
 }
 
 #[tokio::test]

@@ -6,13 +6,7 @@ use std::{
 };
 
 use farebox_aws::ledger::Alert;
-use farebox_core::{
-    alert::Occasion,
-    id::CustomerId,
-    ledger::thresholds_reached,
-    message::UsageMessage,
-    tiers::{AtQuota, PlanId},
-};
+use farebox_core::{alert::Occasion, id::CustomerId, ledger::thresholds_reached, message::UsageMessage, tiers::PlanId};
 
 use crate::{Deps, Error};
 
@@ -272,12 +266,7 @@ async fn send(deps: &Deps, topic: &Topic, share: Share, alert: &Alert) -> Result
             units: alert.units,
             included: alert.included,
             period,
-            at_quota: match terms.at_quota {
-                AtQuota::Overage => "overage",
-                AtQuota::Throttle(_) => "throttle",
-                AtQuota::Block => "block",
-            }
-            .to_owned(),
+            at_quota: terms.at_quota.as_str().to_owned(),
         },
         Share::Cap => Occasion::SpendCap {
             tier: phase.tier,

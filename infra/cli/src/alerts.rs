@@ -6,7 +6,7 @@ use farebox_core::{
     account::Customer,
     alert::{AlertMessage, Occasion, Recipient, VERSION},
     id::CustomerId,
-    tiers::{AtQuota, DEFAULT_METER},
+    tiers::DEFAULT_METER,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -77,12 +77,7 @@ async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage,
             units,
             included,
             period,
-            at_quota: match terms.at_quota {
-                AtQuota::Overage => "overage",
-                AtQuota::Throttle(_) => "throttle",
-                AtQuota::Block => "block",
-            }
-            .to_owned(),
+            at_quota: terms.at_quota.as_str().to_owned(),
         },
     })
 }

@@ -184,7 +184,8 @@ async fn holdings(reach: &Reach, options: &Destroy) -> Result<Holdings, Failure>
         let request = reach.clients.sqs.get_queue_attributes().queue_url(url);
         let answer = request.attribute_names(QueueAttributeName::All).send().await;
         let answer = answer.map_err(|e| Failure::Failed(format!("read queue {part}: {}", cause(&e))))?;
-        let depth = crate::doctor::depth(&answer.attributes.unwrap_or_default());
+        let depth = crate::doctor::depth(&answer.attributes.unwrap_or_default())
+            .map_err(|e| Failure::Failed(format!("read queue {part}: {e}")))?;
         holdings.messages.insert(format!("{}-{part}", reach.stack), depth);
     }
     let customers;

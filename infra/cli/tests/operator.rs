@@ -257,6 +257,11 @@ async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
     ] {
         system.control.ledger.write(&key, write).await.expect("written");
     }
+    // Whoever leaves at once would leave without paying it.
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    assert_ne!(code, 0);
+    let why = "is parked (stripe rejected the call): farebox stripe repair, then try again";
+    assert!(stderr.contains(why), "{stderr}");
     let (code, dry) = place.json(&["stripe", "repair", "--dry-run"]).await;
     assert_eq!((code, dry[0]["remedy"].as_str()), (2, Some("send_again")), "{dry}");
     let (code, done) = place.json(&["stripe", "repair"]).await;

@@ -339,6 +339,18 @@ async fn no_command_is_left_out() {
     assert_eq!(commands().await, listed, "add a new command to COMMANDS");
 }
 
+/// The code that a command ends with where all is well.
+fn ends(place: &Place, path: &str) -> i32 {
+    match (place.name, path) {
+        (LOCAL, "deploy" | "destroy") => 64,
+        // The stack is set as badly as doctor can find it, and something waits in its queues.
+        (DEPLOYED, "doctor" | "destroy") => 1,
+        // A trial that says what would change.
+        (DEPLOYED, "deploy") => 2,
+        _ => 0,
+    }
+}
+
 /// Runs a command as it is meant to be; returns the secrets that it made.
 async fn meant(world: &World, place: &Place, case: Case, json: bool, log: &str) -> Vec<String> {
     let (path, arguments, shows) = case;
@@ -347,7 +359,10 @@ async fn meant(world: &World, place: &Place, case: Case, json: bool, log: &str) 
     words.extend(json.then(|| "--json".to_owned()));
     let (code, stdout, stderr) = place.said(&words, &world.tools, &[("FAREBOX_LOG", log)]).await;
     let what = format!("{}: {words:?}", place.name);
-    assert!(!works || code != 3, "{what} finds what it asks for: {stdout}{stderr}");
+    assert!(
+        !works || code == ends(place, path),
+        "{what} ended with {code}: {stdout}{stderr}"
+    );
     let is_of_aws = ["deploy", "destroy"].contains(&path);
     assert!(code != 64 || is_of_aws, "{what} is understood: {stderr}");
     world.planted.nowhere(&what, &format!("{stdout}\n{stderr}"));

@@ -219,6 +219,14 @@ fn spent(key: &str) -> Error {
     ))
 }
 
+/// A wait, rounded up to whole minutes, as it is told.
+fn minutes(s: u64) -> String {
+    match s.div_ceil(60) {
+        0 | 1 => "a minute".to_owned(),
+        n => format!("{n} minutes"),
+    }
+}
+
 fn contended(id: &CustomerId) -> Error {
     Error::Refused(format!("{id} is being changed by others; try again"))
 }
@@ -514,8 +522,17 @@ impl Books {
                         last = last.max(report.timestamp);
                     }
                 }
+                (RowState::Parked, _) => {
+                    let why = row.outcome.unwrap_or_default();
+                    let text = format!(
+                        "row {} is parked ({why}): farebox stripe repair, then try again",
+                        row.key
+                    );
+                    return Err(Error::Refused(text));
+                }
                 (state, _) => {
-                    let text = format!("row {} is still {}: try again in a minute", row.key, state.as_str());
+                    let wait = minutes(row.due.saturating_sub(now.s()));
+                    let text = format!("row {} is still {}: try again in {wait}", row.key, state.as_str());
                     return Err(Error::Refused(text));
                 }
             }

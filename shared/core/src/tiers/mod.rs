@@ -146,6 +146,18 @@ pub enum AtQuota {
     Block,
 }
 
+impl AtQuota {
+    /// The policy in one word, as alerts and tiers files say it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Overage => "overage",
+            Self::Throttle(_) => "throttle",
+            Self::Block => "block",
+        }
+    }
+}
+
 /// What units cost. Bounds (`up_to`) count all units of the billing period, the included ones too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

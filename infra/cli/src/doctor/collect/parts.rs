@@ -103,7 +103,7 @@ impl Look<'_> {
         };
         let attributes = self.attributes(&url).await?;
         let dead_letter_depth = match self.reach.find_queue(&format!("{part}-dead")).await {
-            Ok(Some(dead)) => depth(&self.attributes(&dead).await?),
+            Ok(Some(dead)) => depth(&self.attributes(&dead).await?).map_err(|e| format!("dead letters: {e}"))?,
             Ok(None) => 0,
             Err(failure) => return Err(failure.to_string()),
         };
@@ -265,15 +265,18 @@ impl Look<'_> {
 type Attributes = HashMap<QueueAttributeName, String>;
 
 /// Messages in a queue, visible or not.
-pub(crate) fn depth(attributes: &Attributes) -> u64 {
-    [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ]
-    .iter()
-    .filter_map(|name| attributes.get(name)?.parse::<u64>().ok())
-    .sum()
+///
+/// # Errors
+/// A text if SQS does not say: a queue of which nothing is known is not an empty one.
+pub(crate) fn depth(attributes: &Attributes) -> Result<u64, String> {
+    let count = |name: QueueAttributeName| {
+        let count = attributes.get(&name).and_then(|count| count.parse::<u64>().ok());
+        count.ok_or_else(|| format!("its {name} can't be read"))
+    };
+    let visible = count(QueueAttributeName::ApproximateNumberOfMessages)?;
+    let taken = count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)?;
+    let delayed = count(QueueAttributeName::ApproximateNumberOfMessagesDelayed)?;
+    Ok(visible.saturating_add(taken).saturating_add(delayed))
 }
 
 fn queue_settings(url: String, attributes: &Attributes, dead_letter_depth: u64) -> Result<QueueSettings, String> {
@@ -357,6 +360,25 @@ mod tests {
             (vec![visibility.clone(), policy("{}")], "redrive"),
         ] {
             assert!(read(&attributes).unwrap_err().contains(word));
+        }
+    }
+
+    #[test]
+    fn a_queue_that_does_not_say_what_it_holds_is_not_taken_for_empty() {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let all: Attributes = names.iter().cloned().zip(["4", "2", "1"].map(str::to_owned)).collect();
+        assert_eq!(depth(&all).unwrap(), 7);
+        for name in names {
+            for unread in [None, Some(""), Some("-1"), Some("many")] {
+                let mut some = all.clone();
+                some.remove(&name);
+                some.extend(unread.map(|text| (name.clone(), text.to_owned())));
+                assert_eq!(depth(&some).unwrap_err(), format!("its {name} can't be read"));
+            }
         }
     }
 }
