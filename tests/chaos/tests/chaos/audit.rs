@@ -38,6 +38,11 @@ impl World {
     }
 
     fn wires(&self, audit: &mut Audit) {
+        for refused in self.wire.refused() {
+            audit
+                .problems
+                .push(format!("what template.yaml does not allow: {refused}"));
+        }
         for unlisted in self.wire.unlisted() {
             audit
                 .problems

@@ -10,6 +10,7 @@ mod faults;
 mod kills;
 mod proxy;
 mod random;
+mod role;
 mod scenario;
 mod shop;
 mod site;

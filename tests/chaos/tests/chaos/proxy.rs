@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    site::{Actor, Service, identify},
+    role,
+    site::{Actor, Service, identify, operation},
     wire::{Strike, Wire},
 };
 
@@ -228,6 +229,10 @@ impl Between {
         let mut server = None;
         while let Some(request) = Message::read(&mut client).await? {
             let site = identify(self.service, &request);
+            let asked = operation(self.service, &request);
+            if let Err(refused) = role::may(self.actor, self.service, &asked, &request.body) {
+                self.wire.forbidden(refused);
+            }
             let call = Call { site, request };
             let answer = match self.wire.arrives(self.actor, self.service, &call.site) {
                 None => Some(self.forward(&mut server, &call).await?),

@@ -237,9 +237,9 @@ impl Place {
     }
 }
 
-/// Names a request's kind, or tells what nobody has named.
-pub(crate) fn identify(service: Service, request: &Message) -> Result<&'static str, String> {
-    let operation = match service {
+/// A request's operation; of Stripe's the method and the path.
+pub(crate) fn operation(service: Service, request: &Message) -> String {
+    match service {
         Service::Stripe => {
             let mut words = request.first_line().split(' ');
             let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -249,7 +249,12 @@ pub(crate) fn identify(service: Service, request: &Message) -> Result<&'static s
             let target = request.header("x-amz-target").unwrap_or_default();
             target.rsplit('.').next().unwrap_or_default().to_owned()
         }
-    };
+    }
+}
+
+/// Names a request's kind, or tells what nobody has named.
+pub(crate) fn identify(service: Service, request: &Message) -> Result<&'static str, String> {
+    let operation = operation(service, request);
     let body = String::from_utf8_lossy(&request.body);
     let is_it = |site: &&Site| {
         site.service == service

@@ -68,6 +68,8 @@ struct State {
     struck: u64,
     seen: BTreeMap<Place, u64>,
     unlisted: BTreeSet<String>,
+    /// What a role of the template does not allow.
+    forbidden: BTreeSet<String>,
     down: BTreeSet<Service>,
     late: usize,
     /// The call sites at which a queue took something.
@@ -208,6 +210,16 @@ impl Wire {
     /// How often each call site was reached.
     pub(crate) fn seen(&self) -> BTreeMap<Place, u64> {
         self.state().seen.clone()
+    }
+
+    /// A request that its actor's role does not allow.
+    pub(crate) fn forbidden(&self, refused: String) {
+        self.state().forbidden.insert(refused);
+    }
+
+    /// All requests that a role does not allow.
+    pub(crate) fn refused(&self) -> BTreeSet<String> {
+        self.state().forbidden.clone()
     }
 
     /// Requests that no call site names.
