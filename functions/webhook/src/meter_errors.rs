@@ -50,10 +50,9 @@ impl Webhook {
             .await?;
         for (row, code) in &rows {
             let why = format!("Stripe took the report and could not count it: {code}");
-            books
-                .ledger
-                .write(&row.key, ledger::reopen(&row.key.identifier(), &why))
-                .await?;
+            let Some(report) = &row.report else { continue };
+            let reopen = ledger::reopen(&report.identifier, &why);
+            books.ledger.write(&row.key, reopen).await?;
         }
         self.mark(cause).await
     }

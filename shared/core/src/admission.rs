@@ -223,6 +223,12 @@ impl Demand {
         }
         rates
     }
+
+    /// What holds of a limit without the slower ones of used up quotas, which end with the quota's period; `None` is nothing.
+    fn own_rate(&self, rate: &Rate) -> Option<&Rate> {
+        let is_same = |own: &&Rate| own.limit.window_ms == rate.limit.window_ms && own.group == rate.group;
+        self.rates.iter().find(is_same)
+    }
 }
 
 /// Adds a limit. Two limits over the same window are one, the stricter.
@@ -353,7 +359,11 @@ pub fn plan(demand: &Demand, belief: Option<&Belief>) -> Result<Attempt, Denial>
     let mut windows = Vec::with_capacity(demand.rates.len() + 1);
     for rate in demand.rates_at(used) {
         let Some(room) = rate.limit.units.checked_sub(demand.cost) else {
-            return Err(Denial::never(&rate));
+            let is_never = demand.own_rate(&rate).is_some_and(|own| own.limit.units < demand.cost);
+            return Err(Denial {
+                not_before: (!is_never).then_some(Timestamp::from_s(period.end)),
+                ..Denial::never(&rate)
+            });
         };
         let index = limit::window_index(rate.limit, demand.now);
         let now = window_attribute(&rate, index);
@@ -615,7 +625,16 @@ pub fn judge(demand: &Demand, item: &Counters) -> Judgement {
     };
     for rate in demand.rates_at(used) {
         let count = |index| item.units_of(&window_attribute(&rate, index));
-        match limit::earliest(rate.limit, demand.cost, demand.now, count) {
+        let earliest = |limit| limit::earliest(limit, demand.cost, demand.now, count);
+        let time = match demand.own_rate(&rate) {
+            Some(own) if *own == rate => earliest(rate.limit),
+            own => {
+                let alone = own.map_or(Some(demand.now), |own| earliest(own.limit));
+                let after = alone.map(|time| time.max(Timestamp::from_s(attempt.period.end)));
+                earliest(rate.limit).into_iter().chain(after).min()
+            }
+        };
+        match time {
             Some(time) if time == demand.now => {}
             Some(time) => hold(Denial {
                 reason: DenialReason::RateLimit(rate),

@@ -88,7 +88,8 @@ impl RowKey {
         parts.next().is_none().then_some(key)
     }
 
-    /// The identifier that Stripe knows the row's report by: the same for every attempt, another for every row.
+    /// The identifier that Stripe knows the row's report by: the same for every attempt, another for every row. What Stripe has taken
+    /// and then refused to count is sent under the next one ([`reopen`]).
     #[must_use]
     pub fn identifier(&self) -> String {
         let digest = Sha256::digest(format!("{}#{}", self.partition(), self.bucket).as_bytes());
@@ -527,11 +528,14 @@ pub fn park(token: &str, why: &str) -> Expression {
 }
 
 /// Stripe took the report and then could not count it: reported → parked. Only the row that carries the identifier, so that a row
-/// closed without a report is never touched.
+/// closed without a report is never touched, and one that was sent again is not parked by an old word of Stripe's.
+///
+/// Stripe remembers an identifier also where it counted nothing, so that the same one would be a duplicate of nothing: the row gets
+/// the next one. That is no second way to count the units, as Stripe itself has said that it does not count the first.
 #[must_use]
 pub fn reopen(identifier: &str, why: &str) -> Expression {
     Expression::new(
-        "SET #state = :parked, outcome = :why REMOVE #work",
+        "SET #state = :parked, outcome = :why, #identifier = :next REMOVE #work",
         "#state = :reported AND #identifier = :identifier",
     )
     .name("#state", "state")
@@ -540,7 +544,17 @@ pub fn reopen(identifier: &str, why: &str) -> Expression {
     .value(":parked", "parked")
     .value(":reported", "reported")
     .value(":identifier", identifier)
+    .value(":next", next_identifier(identifier))
     .value(":why", why)
+}
+
+/// The identifier after one that Stripe has refused to count: a dot and a number behind it.
+fn next_identifier(identifier: &str) -> String {
+    let counted = identifier.rsplit_once('.');
+    match counted.and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?))) {
+        Some((stem, n)) => format!("{stem}.{}", n.saturating_add(1)),
+        None => format!("{identifier}.1"),
+    }
 }
 
 /// The operator lets a parked row be sent again: parked → sealed, due at once and back in the work index. The idempotency key

@@ -197,6 +197,39 @@ fn a_standings_slower_limit_lets_a_large_request_pass_once_in_a_window() {
 }
 
 #[test]
+fn what_a_used_up_quota_adds_ends_with_the_quotas_period() {
+    const DAY_S: u64 = 86_400;
+    let mut terms = terms("start");
+    terms.at_quota = AtQuota::Throttle(per(1, DAY_S));
+    let end = customer(&terms).cycle.period_at(START).end;
+    let now = Timestamp::from_s(end - 3_600);
+    let mut denied_until = |limits: &[Limit], cost| {
+        terms.limits = limits.to_vec();
+        let customer = customer(&terms);
+        let subject = Subject {
+            customer: &customer,
+            phase: &customer.phases[0],
+            terms: &terms,
+            slower: None,
+        };
+        let request = Demand::new(&subject, "api_calls", None, cost, 0, now);
+        let today = format!("w{}.{}", DAY_S * 1_000, now.s() / DAY_S);
+        denial(&request, &item(&[(quota_name(&request), 1_000), (today, 1)])).1
+    };
+    assert_eq!(denied_until(&[per(5, 60)], 1), Some(end * 1_000));
+    assert_eq!(
+        denied_until(&[], 5),
+        Some(end * 1_000),
+        "more than the slower limit ever holds"
+    );
+    // The tier's own limit over the same window stays.
+    let own = denied_until(&[per(1, DAY_S)], 1).expect("at some time");
+    assert!(own > end * 1_000, "{own}");
+    assert_eq!(denied_until(&[per(2, DAY_S)], 1), Some(end * 1_000), "it has room");
+    assert_eq!(denied_until(&[per(2, DAY_S)], 5), None, "never");
+}
+
+#[test]
 fn a_used_up_quota_slows_down_instead_of_its_group_or_tier() {
     let request = demand("start", ("api_calls", None), 1, 0);
     let used = |units| item(&[(quota_name(&request), units), (window(60, 0, ""), 5)]);

@@ -440,6 +440,7 @@ fn reopen(rng: &mut Rng) -> Case {
             when(item, may, |after| {
                 set(after, "state", "parked");
                 set(after, "outcome", "no meter");
+                set(after, "identifier", format!("{identifier}.1"));
                 after.remove("work");
             })
         }),
