@@ -16,17 +16,20 @@ use aws_sdk_dynamodb::{
 use farebox_aws::{
     accounts::AccountTable, connect::Clients, control::Control, counters::CounterTable, ledger::LedgerTable,
 };
-use farebox_billing::Books;
+use farebox_billing::{Books, Offer, When};
 use farebox_core::{
     id::Generation,
     ledger::{self, Report, RowKey, RowState},
+    tiers::Overrides,
     time::Timestamp,
 };
 use farebox_local::{Sold, System};
 use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
 
 const PRO: &str = "
-tiers: {pro: {price: 49/month, included_calls: 100/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.002/call}}";
+tiers:
+  pro: {price: 49/month, included_calls: 100/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.002/call}
+  team: {price: 99/month, included_calls: 100/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.002/call}";
 
 async fn calls(system: &System, sold: &Sold, n: u64) {
     for _ in 0..n {
@@ -105,6 +108,47 @@ async fn an_item_from_a_backup_takes_nothing_back_that_messages_said() {
     }
     let (_, ledger, stripe) = units(&system, &sold).await;
     assert_eq!((ledger, stripe), (3, 3));
+}
+
+#[tokio::test]
+async fn a_report_is_stamped_within_its_bucket_though_a_change_cut_it_after_its_first_message() {
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    // The fourth generation: its reports are stamped three minutes after the hour.
+    for _ in 0..3 {
+        let restored = system.control.restore_counter(id, 0, system.clock().now()).await;
+        restored.expect("restored");
+    }
+    calls(&system, &sold, 2).await;
+    system.send_usage().await.expect("folded");
+    let cut = START_S + 120;
+    system.clock().set(Timestamp::from_s(cut));
+    let offer = Offer {
+        tier: "team".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        when: When::Now,
+    };
+    system.books.change_tier(id, offer).await.expect("changed");
+    calls(&system, &sold, 1).await;
+    system
+        .run_until(Timestamp::from_s(START_S + 7_200))
+        .await
+        .expect("time passes");
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    let stamps: Vec<(u64, u64)> = rows
+        .iter()
+        .filter_map(|row| Some((row.key.bucket, row.report.as_ref()?.timestamp)))
+        .collect();
+    assert_eq!(stamps.len(), 2, "{rows:?}");
+    for (bucket, stamp) in stamps {
+        assert_eq!(
+            bucket < cut,
+            stamp < cut,
+            "the report of {bucket} is stamped {stamp}, on the other side of {cut}"
+        );
+    }
 }
 
 /// Lets something happen right before the write that gives a counter item its new generation.

@@ -848,7 +848,7 @@ impl Books {
             let in_stripe = self.in_minute_of(row, &meters).await?;
             parked.push(Parked {
                 row: row.clone(),
-                in_stripe,
+                in_stripe: in_stripe.as_ref().ok().copied(),
                 remedy: remedy(row, &rows, in_stripe, self.now().s()),
             });
         }
@@ -870,30 +870,41 @@ impl Books {
         Ok(matches!(self.ledger.write(key, write).await?, RowWrite::Applied(_)))
     }
 
-    async fn in_minute_of(&self, row: &Row, meters: &[Meter]) -> Result<Option<u64>, Error> {
-        let Some(report) = &row.report else { return Ok(None) };
+    /// What Stripe has counted in the minute of a row's report; or why it can't be asked, and what is to be done.
+    async fn in_minute_of(&self, row: &Row, meters: &[Meter]) -> Result<Result<u64, String>, Error> {
+        let Some(report) = &row.report else {
+            return Ok(Err(
+                "it has no report; that is a fault of the program: keep the row and report it".to_owned(),
+            ));
+        };
         let Some(meter) = meters.iter().find(|meter| meter.event_name == report.event_name) else {
-            return Ok(None);
+            let name = &report.event_name;
+            return Ok(Err(format!(
+                "Stripe has no active meter {name}: reactivate it in the dashboard, then repair again"
+            )));
         };
         let (start, customer) = (minute_of(report.timestamp), &report.stripe_customer);
         let sum = self
             .stripe
             .event_summary(&meter.id, customer, seconds(start), seconds(start + 60));
-        Ok(Some(sum.await?))
+        match sum.await {
+            Ok(sum) => Ok(Ok(sum)),
+            Err(error) if error.is_missing() => Ok(Err(format!(
+                "Stripe has no customer {customer}: bill {} units to whoever pays for {} by an invoice item",
+                report.value, row.key.customer
+            ))),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-fn remedy(row: &Row, rows: &[Row], in_stripe: Option<u64>, now_s: u64) -> Remedy {
-    let Some(report) = &row.report else {
-        return Remedy::Operator(
-            "it has no report; that is a fault of the program: keep the row and report it".to_owned(),
-        );
+fn remedy(row: &Row, rows: &[Row], in_stripe: Result<u64, String>, now_s: u64) -> Remedy {
+    let in_stripe = match in_stripe {
+        Ok(in_stripe) => in_stripe,
+        Err(why) => return Remedy::Operator(why),
     };
-    let Some(in_stripe) = in_stripe else {
-        let name = &report.event_name;
-        return Remedy::Operator(format!(
-            "Stripe has no active meter {name}: reactivate it in the dashboard, then repair again"
-        ));
+    let Some(report) = &row.report else {
+        return Remedy::Operator("it has no report".to_owned());
     };
     let shares_minute = |other: &&Row| {
         other.key != row.key

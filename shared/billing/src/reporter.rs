@@ -24,6 +24,7 @@ use farebox_core::{
         report_timestamp, wait_until,
     },
     message::UNITS_MAX,
+    time::Bucket,
 };
 use farebox_stripe::MeterEvent;
 use serde::Serialize;
@@ -298,16 +299,21 @@ impl Run {
                 &mut report.closed,
             )
         } else {
+            // The row's first message may not have known yet that a change or a period's end cuts its hour.
+            let bucket = Bucket {
+                end: row.bucket_end.min(customer.cycle.bucket_at(key.bucket).end),
+                ..row.bucket()
+            };
             let frozen = Report {
                 value: units - credit,
                 stripe_customer,
                 event_name: customer.phase_at(key.bucket).plan.event_name(&key.meter),
-                timestamp: report_timestamp(row.bucket(), key.generation.slot()),
+                timestamp: report_timestamp(bucket, key.generation.slot()),
                 identifier: key.identifier(),
             };
             // The row's own slot may be newer than the customer's record.
             let slots = customer.next_slot.max(key.generation.slot().saturating_add(1));
-            let is_own = have_minutes_of_their_own(row.bucket(), slots, now);
+            let is_own = have_minutes_of_their_own(bucket, slots, now);
             let write = ledger::freeze(&frozen, units, credit, now);
             (ledger::with_own_minute(write, is_own), &mut report.sealed)
         };
