@@ -9,7 +9,7 @@ use farebox_core::{
     tiers::Overrides,
     time::Timestamp,
 };
-use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, writes};
+use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, units, writes};
 use serde_json::json;
 
 const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
@@ -313,28 +313,49 @@ async fn a_denied_answer_has_no_null_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn who_has_no_counter_item_is_not_let_through_for_good_by_the_success_of_others() {
+async fn who_has_no_counter_item_is_not_let_in_until_it_is_made_anew() {
     use aws_sdk_dynamodb::types::AttributeValue;
     const BILLED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: unlimited, endpoints: [/v1/*]}}";
     let system = system(BILLED, 1).await;
-    let (sold, other) = (
-        sell(&system, "t").await,
-        system.sell("beta", "t", Overrides::default()).await,
-    );
-    let other = other.expect("the tier is sold");
+    let sold = sell(&system, "t").await;
+    let authorizer = environment(&system, 0);
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+    system.send_usage().await.expect("folded");
     let delete = system.services.clients.dynamodb.delete_item();
     let delete = delete.table_name("farebox-counters");
     let delete = delete.key("pk", AttributeValue::S(format!("{}#0", sold.customer.id)));
     delete.send().await.expect("deleted");
-    let authorizer = environment(&system, 0);
-    for n in 0..100 {
-        let answer = call(&system, &authorizer, &sold.key, "/v1/x").await;
-        assert_eq!(answer, Answer::Admitted, "request {n}");
-        let answer = call(&system, &authorizer, &other.key, "/v1/x").await;
-        assert_eq!(answer, Answer::Admitted, "request {n}");
-    }
+    // No limit would hold, and no revocation.
     let denied = Answer::Denied("unavailable".to_owned(), 1);
-    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
-    assert_eq!(call(&system, &authorizer, &other.key, "/v1/x").await, Answer::Admitted);
-    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
+    for _ in 0..3 {
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
+    }
+    let (id, now) = (&sold.customer.id, system.clock().now());
+    system
+        .control
+        .restore_counter(id, 7, now)
+        .await
+        .expect_err("the tier has one item");
+    system.control.restore_counter(id, 0, now).await.expect("made anew");
+    assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+    system
+        .control
+        .change(id, now, |customer| {
+            customer.is_suspended = true;
+            Ok(())
+        })
+        .await
+        .expect("suspended");
+    let denied = call(&system, &authorizer, &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "customer_suspended"),
+        "{denied:?}"
+    );
+    // What the lost item had counted was told by messages.
+    system
+        .run_until(Timestamp::from_s(START_S + 7_200))
+        .await
+        .expect("time passes");
+    let (_, ledger, _) = units(&system, &sold).await;
+    assert_eq!(ledger, 2);
 }

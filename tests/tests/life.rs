@@ -8,7 +8,7 @@ use farebox_core::{
     account::{Contact, Standing},
     key::Mode,
     money::Money,
-    tiers::{DEFAULT_METER, Overrides},
+    tiers::{Catalog, DEFAULT_METER, Overrides},
     time::Timestamp,
 };
 use farebox_local::{Sold, System};
@@ -285,6 +285,77 @@ async fn leaving_at_once_while_stripe_is_down_says_when_to_try_again() {
     system.services.stand_in.behave();
     clock(&system, s + told * 60);
     system.books.cancel(id, When::Now).await.expect("when it said");
+}
+
+#[tokio::test]
+async fn whoever_could_not_leave_at_once_and_then_leaves_at_the_periods_end_is_let_in_until_then() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 5_000);
+    calls(&system, &sold, 27).await;
+    let id = &sold.customer.id;
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/billing/meter_events".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::RateLimited429,
+    });
+    cancel_refused(&system, &sold).await;
+    system.services.stand_in.behave();
+    let later = system.books.cancel(id, When::PeriodEnd).await;
+    later.expect("at the period's end");
+    // What is paid is served, and what is served is billed.
+    calls(&system, &sold, 3).await;
+    let end = sold.customer.cycle.current.end;
+    run_until(&system, end + 7_200).await;
+    let all = invoices(&system, &sold).await;
+    assert!(all.iter().any(|invoice| usage(invoice).contains(&(10, 100))), "{all:?}");
+    let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+    assert!(
+        matches!(denied, Answer::Denied(ref code, _) if code == "subscription_ended"),
+        "{denied:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_quota_that_is_divided_is_not_divided_anew_within_its_period() {
+    let tiers = |shards: u32| {
+        format!(
+            "tiers: {{t: {{price: 0, included_calls: 8/month, rate_limit: unlimited, endpoints: [/v1/*], shards: {shards}}}}}"
+        )
+    };
+    let system = system(&tiers(2), 1).await;
+    let sold = sell(&system, "t").await;
+    calls(&system, &sold, 8).await;
+    let other = Catalog::from_yaml(&tiers(4), "tiers.yaml").expect("a catalog");
+    let catalog = system.control.accounts.put_catalog(&other).await.expect("stored");
+    let offer = |when| Offer {
+        tier: "t".to_owned(),
+        catalog,
+        overrides: Overrides::default(),
+        when,
+    };
+    let id = &sold.customer.id;
+    let now = system.books.change_tier(id, offer(When::Now)).await;
+    assert_eq!(
+        now.expect_err("it would give units away").to_string(),
+        "acme has a quota or a cap that is divided among 2 shards: change to 4 shards at the period's end"
+    );
+    let later = system.books.change_tier(id, offer(When::PeriodEnd)).await;
+    later.expect("where the quota begins anew");
+    for _ in 0..8 {
+        let denied = call(&system, &environment(&system, 0), &sold.key, "/v1/x").await;
+        assert!(
+            matches!(denied, Answer::Denied(ref code, _) if code == "quota_exceeded"),
+            "{denied:?}"
+        );
+    }
+    run_until(&system, sold.customer.cycle.current.end + 1).await;
+    let mut admitted = 0;
+    for _ in 0..16 {
+        admitted += u64::from(call(&system, &environment(&system, 0), &sold.key, "/v1/x").await == Answer::Admitted);
+    }
+    assert_eq!(admitted, 8);
 }
 
 #[tokio::test]

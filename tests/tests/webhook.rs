@@ -1,10 +1,10 @@
 //! Stripe's events: what is believed, and what becomes of it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use farebox_aws::connect::{Clients, Settings};
-use farebox_billing::{Books, CUSTOMER_KEY};
+use farebox_billing::{Books, CUSTOMER_KEY, Remedy};
 use farebox_core::{
     account::{Customer, Standing},
     key::{ApiKey, Mode},
@@ -19,7 +19,7 @@ use farebox_stripe::{
 };
 use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
-use farebox_webhook::{Deps, FirstKeySecret, Webhook};
+use farebox_webhook::{Deps, FirstKeySecret, PATIENCE, Webhook};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -43,14 +43,19 @@ fn secret(text: &str) -> SigningSecret {
 
 /// A webhook with secrets of its own, over the same books.
 fn webhook(books: &Books) -> Webhook {
-    Webhook::new(Deps {
+    Webhook::new(deps(books))
+}
+
+fn deps(books: &Books) -> Deps {
+    Deps {
         books: books.clone(),
         secrets: vec![secret("whsec_new"), secret("whsec_old")],
         first_key: FirstKeySecret::new("0123456789abcdef0123456789abcdef").expect("a secret"),
         brand: "fb".to_owned(),
         mode: Mode::Test,
         portal_url: Some("https://portal.example".to_owned()),
-    })
+        patience: PATIENCE,
+    }
 }
 
 async fn post(webhook: &Webhook, body: &[u8], signatures: &[&str], now_s: u64) -> (StatusCode, String) {
@@ -891,6 +896,98 @@ async fn a_report_that_stripe_could_not_count_is_parked_and_the_operator_told() 
         deliver(&webhook, &event, now_s(&system)).await.1,
         r#"{"status":"known"}"#
     );
+}
+
+#[tokio::test]
+async fn a_parked_row_of_a_customer_that_stripe_does_not_have_keeps_no_other_from_repair() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let (id, now) = (&sold.customer.id, system.clock().now());
+    let gone = |customer: &mut Customer| {
+        customer.stripe_customer = Some("cus_gone".to_owned());
+        Ok(())
+    };
+    system.control.change(id, now, gone).await.expect("changed");
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    pass(&system, START_S + 2 * HOUR_S).await;
+    let parked = system.books.parked().await.expect("readable");
+    assert_eq!((parked.len(), parked[0].in_stripe), (1, None));
+    let Remedy::Operator(said) = &parked[0].remedy else {
+        panic!("{parked:?}")
+    };
+    assert!(said.contains("Stripe has no customer cus_gone"), "{said}");
+}
+
+#[tokio::test]
+async fn what_stripe_refused_to_count_is_no_duplicate_when_it_is_sent_again() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    pass(&system, START_S + 2 * HOUR_S).await;
+    assert_eq!(units(&system, &sold).await, (1, 1, 1));
+    let webhook = webhook(&system.books);
+    let mut identifiers = BTreeSet::new();
+    for round in 1..=2 {
+        let (rows, _) = system.control.ledger.scan().await.expect("readable");
+        let report = rows[0].report.clone().expect("a report");
+        // Stripe knows the identifier and has nothing under it.
+        let form = format!(
+            "event_name={}&type=cancel&cancel[identifier]={}",
+            report.event_name, report.identifier
+        );
+        let (status, _) = http(&system, "POST", "/v1/billing/meter_event_adjustments", &form).await;
+        assert_eq!(status, 200);
+        let event = json!({
+            "id": format!("evt_refused_{round}"), "object": "v2.core.event", "created": "2026-01-31T12:30:00Z", "livemode": false,
+            "type": "v1.billing.meter.error_report_triggered", "related_object": {"id": "mtr_1", "type": "billing.meter"},
+            "data": {"developer_message_summary": "1 invalid event", "reason": {"error_count": 1, "error_types": [{
+                "code": "archived_meter", "error_count": 1,
+                "sample_errors": [{"error_message": "archived", "request": {"identifier": report.identifier}}],
+            }]}},
+        });
+        let (status, _) = deliver(&webhook, &event, now_s(&system)).await;
+        assert_eq!(status, StatusCode::OK);
+        let parked = system.books.parked().await.expect("readable");
+        assert_eq!((parked.len(), parked[0].in_stripe), (1, Some(0)));
+        assert!(identifiers.insert(report.identifier), "another one each time");
+        // On the same day, while Stripe still knows the identifier.
+        assert!(system.books.repair(&parked[0]).await.expect("repaired"));
+        // The event comes once more, under another id: it is about what was refused, not about what is sent now.
+        let mut again = event.clone();
+        again["id"] = json!(format!("evt_again_{round}"));
+        deliver(&webhook, &again, now_s(&system)).await;
+        pass(&system, START_S + (2 + round) * HOUR_S).await;
+        assert_eq!(units(&system, &sold).await, (1, 1, 1), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_not_followed_in_time_is_told_to_the_operator() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    assert_eq!(request(&system, &sold.key, "/v1/x").await, Answer::Admitted);
+    pass(&system, sold.customer.cycle.current.end + 10).await;
+    let mut event = last_event(&system, "invoice.created");
+    event["id"] = json!("evt_slow");
+    // Stripe takes the call and does not answer.
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::Delay(3_000),
+    });
+    let hasty = Webhook::new(Deps {
+        patience: Duration::from_millis(300),
+        ..deps(&system.books)
+    });
+    let (status, said) = deliver(&hasty, &event, now_s(&system)).await;
+    assert_eq!(
+        (status, said.as_str()),
+        (StatusCode::OK, r#"{"status":"left to the schedule"}"#)
+    );
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.iter().any(|text| text.contains("took too long")), "{told:?}");
 }
 
 /// A request to the stand-in that the client has no call for.

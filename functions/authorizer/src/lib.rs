@@ -402,8 +402,9 @@ impl Authorizer {
                     }
                 }
                 Outcome::ConditionFailed(None) => {
-                    tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
-                    return Admission::Decided(self.without_table(subject, &demand, shard, false, now));
+                    // The table has answered, so this is no outage: without an item no limit holds, and no revocation either.
+                    tracing::error!(customer = %customer.id, shard, "the counter item is missing: farebox counters restore");
+                    return Admission::Decided(Verdict::Denied(answer::unavailable(now)));
                 }
                 Outcome::NotApplied { retryable: true, .. } => {}
                 Outcome::NotApplied {
@@ -521,7 +522,7 @@ impl Authorizer {
         Verdict::Admitted(context)
     }
 
-    /// The table did not count the request: it did not answer, its answer is not known, it refused, or it has no such item.
+    /// The table did not count the request: it did not answer, its answer is not known, or it refused.
     fn without_table(
         &self,
         subject: &Subject<'_>,
@@ -564,7 +565,7 @@ impl Authorizer {
         if let Err((left, cause)) = sent {
             // They are hints: the next flush tries again, and the scan finds what is never sent.
             tracing::warn!(cause, count = left.len(), "usage messages not sent");
-            self.outbox().put_back(left);
+            self.outbox().put_back(left, now);
         }
     }
 

@@ -10,6 +10,8 @@ use farebox_core::{
 
 /// A row's message waits this long for the next one.
 const COALESCE_MS: u64 = 1_000;
+/// After the queue failed it is left alone for so long: asking it takes time in which no request is served.
+const REST_MS: u64 = 2_000;
 /// More waiting messages than this are dropped, oldest buckets first: they are hints, the scan finds what they said.
 const WAITING_MAX: usize = 10_000;
 
@@ -20,6 +22,7 @@ pub(crate) struct Outbox {
     /// When each row was last spoken of. A new row is, at once: it is what the consumer finds the bucket by.
     sent: HashMap<RowKey, Timestamp>,
     is_urgent: bool,
+    rests_until: Timestamp,
 }
 
 impl Outbox {
@@ -48,6 +51,9 @@ impl Outbox {
 
     /// Takes what is to be sent now: at most one message per row and second, unless it is urgent or everything is asked for.
     pub(crate) fn take(&mut self, now: Timestamp, all: bool) -> Vec<UsageMessage> {
+        if now < self.rests_until && !all {
+            return Vec::new();
+        }
         let all = all || std::mem::take(&mut self.is_urgent);
         let is_due = |key: &&RowKey| all || self.sent.get(*key).is_none_or(|&at| now.ms_since(at) >= COALESCE_MS);
         let due: Vec<RowKey> = self.waiting.keys().filter(is_due).cloned().collect();
@@ -63,7 +69,8 @@ impl Outbox {
     }
 
     /// Puts back what the queue did not take.
-    pub(crate) fn put_back(&mut self, messages: Vec<UsageMessage>) {
+    pub(crate) fn put_back(&mut self, messages: Vec<UsageMessage>, now: Timestamp) {
+        self.rests_until = now.plus_ms(REST_MS);
         for message in messages {
             self.sent.remove(&RowKey::of(&message));
             self.put(message, 0);

@@ -289,9 +289,9 @@ impl Webhook {
     }
 
     /// Tells the operator of an event that trying again does not help, or that is not sent again.
-    pub(crate) async fn complain(&self, event: &Event, error: &Error) {
+    pub(crate) async fn complain(&self, event: &Event, why: &str, is_passing: bool) {
         let comes_again = event.kind != INVOICE_CREATED;
-        if is_passing(error) && comes_again {
+        if is_passing && comes_again {
             return;
         }
         let then = if comes_again {
@@ -300,7 +300,7 @@ impl Webhook {
             "What it asks for is left to the schedule; look whether the invoice has all usage before it is final."
         };
         let text = format!(
-            "{} of type {} could not be followed: {error}. {then}",
+            "{} of type {} could not be followed: {why}. {then}",
             event.id, event.kind
         );
         let details = [("event", event.id.clone()), ("type", event.kind.clone())];
@@ -312,7 +312,7 @@ impl Webhook {
 }
 
 /// Whether the same may do better in a while, without anybody doing anything.
-fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Table(farebox_aws::Error::Call { .. } | farebox_aws::Error::Contended(_)) => true,
         Error::Table(farebox_aws::Error::Item { .. } | farebox_aws::Error::Refused(_)) => false,

@@ -30,7 +30,7 @@ use crate::answer::{Refusal, Verdict, answer, refuse};
 /// The largest body that is looked at. Stripe's largest events stay far below it.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long the work on one event may take: a gateway in front of us gives up after 29 s, and Stripe not much later.
-const PATIENCE: Duration = Duration::from_secs(24);
+pub const PATIENCE: Duration = Duration::from_secs(24);
 /// Where events are taken, whatever stage or prefix comes before it.
 const EVENTS: &str = "/stripe/webhook";
 /// Where a first key is shown.
@@ -50,6 +50,8 @@ pub struct Deps {
     pub mode: Mode,
     /// Where customers look after their keys.
     pub portal_url: Option<String>,
+    /// After so long an event is given up: [`PATIENCE`] in Lambda.
+    pub patience: Duration,
 }
 
 impl Deps {
@@ -73,6 +75,7 @@ impl Deps {
             brand: config.brand,
             mode: if is_live { Mode::Live } else { Mode::Test },
             portal_url: config.portal_url,
+            patience: PATIENCE,
         })
     }
 }
@@ -148,15 +151,16 @@ impl Webhook {
     /// Whatever goes wrong is logged here and nowhere else.
     async fn work_on(&self, event: &Event, now: Timestamp) -> Verdict {
         let (id, kind) = (event.id.as_str(), event.kind.as_str());
-        let verdict = match tokio::time::timeout(PATIENCE, self.act(event, now)).await {
+        let verdict = match tokio::time::timeout(self.deps.patience, self.act(event, now)).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(error)) => {
                 tracing::error!(event = id, kind, %error, "the event can't be followed");
-                self.complain(event, &error).await;
+                self.complain(event, &error.to_string(), act::is_passing(&error)).await;
                 Verdict::Later
             }
             Err(_) => {
                 tracing::error!(event = id, kind, "the event took too long");
+                self.complain(event, "it took too long", true).await;
                 Verdict::Later
             }
         };

@@ -522,7 +522,7 @@ pub(crate) enum PeriodCommand {
     Close {
         /// The customer's id.
         customer: CustomerArg,
-        /// Up to now, not only to the start of the present period.
+        /// Up to the start of the running hour, not only to that of the present period.
         #[arg(long)]
         now: bool,
         #[command(flatten)]

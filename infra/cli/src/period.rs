@@ -14,9 +14,11 @@ pub(crate) async fn run(command: PeriodCommand, reach: &Reach, out: Out) -> Resu
     let PeriodCommand::Close { customer, now, trial } = command;
     let id = customer.0;
     let customer = reach.customer(&id).await?;
+    let at = reach.now().s();
     let until = match now {
-        true => reach.now().s(),
-        false => customer.cycle.period_at(reach.now().s()).start,
+        // The running bucket stays open: what is counted after a seal is the next bucket's, and that may have another price.
+        true => customer.cycle.bucket_at(at).start,
+        false => customer.cycle.period_at(at).start,
     };
     if trial.dry_run {
         let waiting = reach.control.ledger.waiting(&id).await?;

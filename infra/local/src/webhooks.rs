@@ -63,6 +63,7 @@ impl Webhooks {
                 brand: BRAND.to_owned(),
                 mode: Mode::Test,
                 portal_url: None,
+                patience: farebox_webhook::PATIENCE,
             }),
             secret,
             file,

@@ -65,6 +65,8 @@ pub struct Clients {
     pub dynamodb_once: aws_sdk_dynamodb::Client,
     /// SQS.
     pub sqs: aws_sdk_sqs::Client,
+    /// SQS without any retry and with little patience, for what is sent again anyway and is waited for in front of the next request.
+    pub sqs_once: aws_sdk_sqs::Client,
     /// Random bytes.
     pub random: Random,
 }
@@ -80,9 +82,7 @@ impl Clients {
     /// Makes the clients over an HTTP client and a source of random bytes.
     #[must_use]
     pub fn over(settings: &Settings, http: SharedHttpClient, random: Random) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(Duration::from_secs(3))
-            .build();
+        let timeouts = |attempt| TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
         let base = |retries: RetryConfig| {
             let mut config = aws_sdk_dynamodb::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
@@ -90,30 +90,40 @@ impl Clients {
                 .credentials_provider(settings.credentials.clone())
                 .push_auth_scheme(SigV4::new("dynamodb", &settings.region))
                 .http_client(http.clone())
-                .timeout_config(timeouts.clone())
+                .timeout_config(timeouts(ATTEMPT))
                 // Every attempt ends after 3 s: no need to watch each byte of an answer of one packet as well.
                 .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
                 .retry_config(retries);
             config.set_endpoint_url(settings.dynamodb_endpoint.clone());
             aws_sdk_dynamodb::Client::from_conf(config.build())
         };
-        let mut sqs = aws_sdk_sqs::Config::builder()
-            .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
-            .region(aws_sdk_sqs::config::Region::new(settings.region.clone()))
-            .credentials_provider(settings.credentials.clone())
-            .push_auth_scheme(SigV4::new("sqs", &settings.region))
-            .http_client(http.clone())
-            .timeout_config(timeouts.clone())
-            .stalled_stream_protection(aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled());
-        sqs.set_endpoint_url(settings.sqs_endpoint.clone());
+        let queue = |attempt, retries| {
+            let mut config = aws_sdk_sqs::Config::builder()
+                .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
+                .region(aws_sdk_sqs::config::Region::new(settings.region.clone()))
+                .credentials_provider(settings.credentials.clone())
+                .push_auth_scheme(SigV4::new("sqs", &settings.region))
+                .http_client(http.clone())
+                .timeout_config(timeouts(attempt))
+                .stalled_stream_protection(aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled())
+                .retry_config(retries);
+            config.set_endpoint_url(settings.sqs_endpoint.clone());
+            aws_sdk_sqs::Client::from_conf(config.build())
+        };
         Self {
             dynamodb: base(RetryConfig::standard()),
             dynamodb_once: base(RetryConfig::disabled()),
-            sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            sqs: queue(ATTEMPT, RetryConfig::standard()),
+            sqs_once: queue(HINT, RetryConfig::disabled()),
             random,
         }
     }
 }
+
+/// How long an attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// How long it may take to send usage: a queue that does not answer holds up the environment's next request.
+const HINT: Duration = Duration::from_millis(500);
 
 /// Something that a function can't do without, and the variable that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

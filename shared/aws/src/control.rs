@@ -354,7 +354,8 @@ impl Control {
         Ok(key)
     }
 
-    /// Gives a counter item another generation: one that came back from a backup, before it serves, or one that serves.
+    /// Gives a counter item another generation: one that came back from a backup, before it serves, or one that serves. One that is
+    /// missing is made anew.
     ///
     /// The item is shut first, so that what the old generation counted is final; that is folded into the ledger, and then the
     /// item serves again. In between it admits nobody.
@@ -365,7 +366,15 @@ impl Control {
         let no_such = || Error::Refused(format!("there is no counter item {shard} of customer {id}"));
         let key = counters::key(id, shard);
         let contended = || Error::Contended(format!("counter {key}"));
-        let item = self.counters.read(&key).await?.ok_or_else(no_such)?;
+        let Some(item) = self.counters.read(&key).await? else {
+            let (customer, slot) = self.take_slot(id).await?;
+            if shard >= self.shards(&customer).await? {
+                return Err(no_such());
+            }
+            self.create_counters(&customer, shard..shard + 1, slot, now).await?;
+            let made = self.counters.read(&key).await?.ok_or_else(contended)?;
+            return Generation::try_from(made.generation).map_err(|e| Error::Refused(e.to_string()));
+        };
         let old = Generation::try_from(item.generation).map_err(|e| Error::Refused(e.to_string()))?;
         let Updated::Applied(shut) = self.counters.write(&key, counter::shut(&old)).await? else {
             return Err(contended());

@@ -20,13 +20,14 @@ impl UsageQueue {
     }
 
     /// Sends messages, ten to a call (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>),
-    /// and returns those that the queue did not take.
+    /// and returns those that the queue did not take. Each call is made once, and after one that failed no other is made: these are
+    /// hints, and whoever sends them sends them again.
     ///
     /// # Errors
     /// Never: a queue that can't be reached takes nothing. The first cause comes with what was not taken.
     pub async fn send(&self, messages: Vec<UsageMessage>) -> Result<(), (Vec<UsageMessage>, String)> {
         let (mut left, mut cause) = (Vec::new(), None);
-        for batch in messages.chunks(10) {
+        for (n, batch) in messages.chunks(10).enumerate() {
             let entry = |(i, message): (usize, &UsageMessage)| {
                 Entry::builder()
                     .id(i.to_string())
@@ -36,7 +37,7 @@ impl UsageQueue {
             let entries: Result<Vec<Entry>, _> = batch.iter().enumerate().map(entry).collect();
             let sent = match entries {
                 Ok(entries) => {
-                    let request = self.clients.sqs.send_message_batch().queue_url(&self.url);
+                    let request = self.clients.sqs_once.send_message_batch().queue_url(&self.url);
                     request
                         .set_entries(Some(entries))
                         .send()
@@ -52,7 +53,8 @@ impl UsageQueue {
                 })),
                 Err(error) => {
                     cause.get_or_insert_with(|| error.to_string());
-                    left.extend_from_slice(batch);
+                    left.extend(messages.iter().skip(n * 10).cloned());
+                    break;
                 }
             }
         }

@@ -8,7 +8,7 @@ use farebox_core::{
     id::CustomerId,
     ledger::RowState,
     money::Money,
-    tiers::{Overrides, Terms},
+    tiers::{AtQuota, Overrides, Terms},
     time::{Cycle, Period},
 };
 use farebox_stripe::{
@@ -219,6 +219,12 @@ fn spent(key: &str) -> Error {
     ))
 }
 
+/// Whether a customer is turned away beyond some number of units of a period.
+fn has_hard_quota(terms: &Terms) -> bool {
+    let is_limited = terms.included.values().any(Option::is_some);
+    !terms.cap_units.is_empty() || (is_limited && terms.at_quota != AtQuota::Overage)
+}
+
 /// A wait, rounded up to whole minutes, as it is told.
 fn minutes(s: u64) -> String {
     match s.div_ceil(60) {
@@ -292,6 +298,17 @@ impl Books {
         let mut phase = control.phase(0, &offer.tier, offer.catalog, overrides).await?;
         if offer.when == When::PeriodEnd {
             phase.from = customer.cycle.period_at(now.s()).end;
+        }
+        // The parts of a quota are of so many items: others would begin anew in the middle of the period, or be forgotten.
+        let held = control
+            .terms_of(in_force.catalog, &in_force.tier, &in_force.overrides)
+            .await?;
+        let is_hard = [&held, &terms].into_iter().any(has_hard_quota);
+        if offer.when == When::Now && phase.plan == in_force.plan && held.shards != terms.shards && is_hard {
+            return Err(Error::Refused(format!(
+                "{id} has a quota or a cap that is divided among {} shards: change to {} shards at the period's end",
+                held.shards, terms.shards
+            )));
         }
         // Before Stripe is asked for what the record would not take.
         let trial = Phase {
@@ -475,6 +492,8 @@ impl Books {
             return Ok(control
                 .change(id, now, |customer| {
                     customer.ends = Some(end);
+                    // Who began to leave at once is let in again: the subscription is paid until then.
+                    customer.is_leaving = false;
                     Ok(())
                 })
                 .await?);

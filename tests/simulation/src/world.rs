@@ -124,6 +124,7 @@ impl World {
                 brand: "fb".to_owned(),
                 mode: Mode::Test,
                 portal_url: None,
+                patience: farebox_webhook::PATIENCE,
             })),
             secret,
             operator: books(Actor::Operator),

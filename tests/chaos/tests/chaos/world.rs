@@ -239,6 +239,7 @@ impl World {
             brand: "fb".to_owned(),
             mode: Mode::Test,
             portal_url: None,
+            patience: farebox_webhook::PATIENCE,
         });
         let notifier = notifier(&system, &settings(Actor::Notifier));
         Self {
