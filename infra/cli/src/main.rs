@@ -1,5 +1,5 @@
-//! The `farebox` command: `dev` runs the whole system on this machine, `demo` replays a month of real traffic through it, and
-//! the other commands are the operator's work on either a deployed stack or `farebox dev`.
+//! The `farebox` command: `dev` runs the whole system on this machine, `demo` replays four days of real traffic through it and
+//! closes the month, and the other commands are the operator's work on either a deployed stack or `farebox dev`.
 
 mod alerts;
 mod arguments;

@@ -320,8 +320,9 @@ pub fn wait_until(row: &Row, now: Timestamp) -> Option<u64> {
     (from > now.s()).then_some(from)
 }
 
-/// Seconds until the next attempt after `tries` failed ones: one minute, doubled each time, at most the five minutes of the
-/// schedule. A worker stops asking a Stripe that does not answer, so that longer pauses would only delay the day after.
+/// Seconds until the next attempt where `tries` had failed before the last one: one minute at first, doubled each time, at most
+/// the five minutes of the schedule. A worker stops asking a Stripe that does not answer, so that longer pauses would only delay the
+/// day after.
 #[must_use]
 pub fn backoff_s(tries: u64) -> u64 {
     60u64.saturating_mul(1 << tries.min(3)).min(300)
