@@ -563,7 +563,7 @@ pub(crate) enum QueueName {
 
 #[derive(Subcommand)]
 pub(crate) enum CountersCommand {
-    /// Bring a counter item that came back from a backup into service.
+    /// Bring a counter item that came back from a backup into service, or make one anew that is missing.
     Restore {
         /// The customer's id.
         customer: CustomerArg,

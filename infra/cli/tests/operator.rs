@@ -290,6 +290,31 @@ async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
     assert_eq!((code, none), (0, Value::Array(Vec::new())));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_a_period_now_leaves_the_running_hour_open() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "pro", Overrides::default()).await.expect("sold");
+    let call = async || {
+        let event = serde_json::json!({
+            "type": "REQUEST", "methodArn": "arn:aws:execute-api:eu-central-1:123456789012:a/live/GET/x",
+            "httpMethod": "GET", "path": "/v1/basic/x", "headers": { "X-Api-Key": sold.key }, "requestContext": { "stage": "live" },
+        });
+        let answer = system.gateway.authorizers()[0]
+            .handle(&event, system.clock().now())
+            .await;
+        answer.expect("an answer");
+    };
+    call().await;
+    // In the next hour.
+    system.clock().set(START.plus_ms(3_600_000 + 600_000));
+    call().await;
+    let (code, closed) = place.json(&["period", "close", "acme", "--now"]).await;
+    assert_eq!((code, &closed["rows"]["reported"]), (0, &Value::from(1)), "{closed}");
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    assert!(rows.iter().all(|row| row.key.bucket < START.s() + 3_600), "{rows:?}");
+}
+
 fn sorted(metadata: HashMap<String, String>) -> BTreeMap<String, String> {
     metadata.into_iter().collect()
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use farebox_aws::connect::Need;
 use farebox_tests::{Answer, call, counted, system};
 
-use crate::wire::Wires;
+use tokio::net::TcpListener;
+
+use crate::wire::{Wire, Wires};
 
 const TIERS: &str = "
 tiers:
@@ -52,6 +54,70 @@ async fn who_is_billed_is_let_in_and_who_is_blocked_is_not_whatever_is_away() {
     let uncounted = 2;
     assert_eq!(counted(&system, &billed).await, 1 + 4 - uncounted + 2);
     assert_eq!(counted(&system, &blocked).await, 1 + 4 - uncounted);
+}
+
+#[tokio::test]
+async fn an_environment_lets_in_a_hundred_in_a_row_without_counting_them() {
+    let system = system(TIERS, 1).await;
+    let sell = async |id: &str| system.sell(id, "billed", Default::default()).await.expect("sold");
+    let (payer, other) = (sell("payer").await, sell("other").await);
+    let wires = Wires::to(&system).await;
+    let authorizer = wires.environment(&system);
+    let ask = async |key: &str| call(&system, &authorizer, key, "/v1/x").await;
+    for key in [&payer.key, &other.key, &payer.key, &other.key] {
+        assert_eq!(ask(key).await, Answer::Admitted);
+    }
+    wires.dynamodb.cut(true);
+    for n in 0..100 {
+        assert_eq!(ask(&payer.key).await, Answer::Admitted, "request {n}");
+    }
+    for _ in 0..2 {
+        let answer = ask(&payer.key).await;
+        assert!(is_unavailable(&answer), "{answer:?}");
+    }
+    assert_eq!(ask(&other.key).await, Answer::Admitted, "each counter item for itself");
+    wires.dynamodb.cut(false);
+    assert_eq!(ask(&payer.key).await, Answer::Admitted);
+    wires.dynamodb.cut(true);
+    assert_eq!(ask(&payer.key).await, Answer::Admitted, "the table has answered since");
+    assert_eq!(counted(&system, &payer).await, 3);
+}
+
+/// What follows a response holds up the environment's next request.
+#[tokio::test]
+async fn a_queue_that_does_not_answer_is_asked_once_and_then_left_alone() {
+    let system = system(TIERS, 1).await;
+    let hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let wires = Wires {
+        sqs: Wire::to(hole.local_addr().expect("an address")).await,
+        ..Wires::to(&system).await
+    };
+    let authorizer = wires.environment(&system);
+    // As many rows as take three calls.
+    for n in 0..21 {
+        let sold = system
+            .sell(&format!("c{n}"), "billed", Default::default())
+            .await
+            .expect("sold");
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, Answer::Admitted);
+    }
+    let now = system.clock().now();
+    let once = vec![("sendmessagebatch".to_owned(), 1)];
+    for (after_ms, all, seen) in [
+        (0, false, once.clone()),
+        (1, false, vec![]),
+        (1_999, false, vec![]),
+        (2_000, false, once.clone()),
+        (2_001, true, once),
+    ] {
+        authorizer.flush(now.plus_ms(after_ms), all).await;
+        assert_eq!(wires.sqs.seen(), seen, "{after_ms} ms later");
+    }
+    assert_eq!(
+        authorizer.metrics().usage_failed.load(Relaxed),
+        3 * 21,
+        "and nothing is forgotten"
+    );
 }
 
 #[tokio::test]

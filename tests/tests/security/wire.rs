@@ -32,7 +32,7 @@ pub(crate) struct Wire {
 struct Operations(Arc<Mutex<BTreeMap<String, u32>>>);
 
 impl Wire {
-    async fn to(service: SocketAddr) -> Self {
+    pub(crate) async fn to(service: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (address, operations) = (listener.local_addr().expect("an address"), Operations::default());
         let (is_cut, cut) = watch::channel(false);
