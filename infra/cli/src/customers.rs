@@ -253,11 +253,11 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     );
     match &issued {
         // The key stays alone on stdout.
-        Some(_) => eprintln!("{told}"),
+        Some(_) => out.aside(&told),
         None => out.line(&told)?,
     }
     if let Some(secret) = &shown_once {
-        eprintln!("Calls to the webhook are signed with a secret that is shown once:");
+        out.aside("Calls to the webhook are signed with a secret that is shown once:");
         out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
     }
     match issued {
@@ -430,7 +430,7 @@ async fn contact(
     if let Some(secret) = &new_secret {
         value["webhook_secret"] = json!(secret.reveal());
         if !out.is_json {
-            eprintln!("Calls to the webhook are signed with a secret that is shown once:");
+            out.aside("Calls to the webhook are signed with a secret that is shown once:");
         }
         out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
         return Ok(Done::Well);

@@ -79,10 +79,10 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                 );
             }
             let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await?;
-            // What was stored, which an earlier expiry may have decided.
-            let stored = reach.control.accounts.key(hash).await?;
+            // What was stored, which an earlier expiry may have decided. The new key is shown whether that can be read or not.
+            let stored = reach.control.accounts.key(hash).await.ok().flatten();
             let until = stored.and_then(|key| key.expires).unwrap_or(end);
-            eprintln!("{} {}.", shown(&old), validity(until, reach.now()));
+            out.aside(&format!("{} {}.", shown(&old), validity(until, reach.now())));
             show_issued(&issued, out)
         }
         Keys::Revoke { key, trial } => {
@@ -114,10 +114,10 @@ pub(crate) fn show_issued(issued: &IssuedKey, out: Out) -> Result<Done, Failure>
     let mut value = as_json(issued.key.hash(), &issued.record);
     value["key"] = json!(issued.key.reveal());
     if !out.is_json {
-        eprintln!(
+        out.aside(&format!(
             "The key is shown once and stored nowhere; its hash is {}.",
             issued.key.hash()
-        );
+        ));
     }
     let key = issued.key.reveal();
     out.reveal(&value, || key.to_owned(), &[key])?;

@@ -72,8 +72,8 @@ fn main() -> ExitCode {
             let text = failure.to_string();
             let text = masked(&text, &[]);
             match out.is_json {
-                true => eprintln!("{}", serde_json::json!({ "error": text })),
-                false => eprintln!("error: {text}"),
+                true => out.aside(&serde_json::json!({ "error": text }).to_string()),
+                false => out.aside(&format!("error: {text}")),
             }
             ExitCode::from(failure.code())
         }

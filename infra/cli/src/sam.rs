@@ -110,6 +110,9 @@ impl Sam {
         }
         if out.is_json {
             command.stdout(Stdio::from(std::io::stderr()));
+        } else if out.is_unread() {
+            // It would end half way, as nobody reads what it prints.
+            command.stdout(Stdio::null());
         }
         let status = command
             .status()

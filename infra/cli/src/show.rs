@@ -1,12 +1,18 @@
 //! What people and programs read: tables, sentences and JSON.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{self, ErrorKind, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use chrono::DateTime;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use serde::Serialize;
 
 use crate::{failure::Failure, secrecy::masked};
+
+/// Whoever read stdout has gone away, as `head` does.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
 
 /// Where answers go, and in which form.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +29,7 @@ impl Out {
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self {
             is_json,
-            is_coloured: !is_json && !is_plain && std::io::stdout().is_terminal(),
+            is_coloured: !is_json && !is_plain && io::stdout().is_terminal(),
         }
     }
 
@@ -32,7 +38,8 @@ impl Out {
         self.reveal(value, people, &[])
     }
 
-    /// The same with secrets in it that were made just now, for the one time that they are shown.
+    /// The same with secrets in it that were made just now, for the one time that they are shown. That nobody reads them any more
+    /// is a failure, unlike with everything else: they are in force, and nobody has them.
     pub(crate) fn reveal(
         self,
         value: &impl Serialize,
@@ -43,7 +50,13 @@ impl Out {
             true => escaped(&serde_json::to_string_pretty(value).map_err(Failure::failed)?),
             false => people(),
         };
-        self.write(&masked(text.trim_end(), secrets))
+        self.write(&masked(text.trim_end(), secrets))?;
+        match self.is_unread() && !secrets.is_empty() {
+            true => Err(Failure::failed(
+                "stdout is closed: what was made is in force, but could not be shown, and is shown only once. Replace it",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Prints a line for people; with `--json` nothing.
@@ -56,11 +69,28 @@ impl Out {
         self.write(&masked(text, &[]))
     }
 
-    /// A reader that has gone away, as `head` does, is no failure.
+    /// Prints a line beside the answer, on stderr. Who has closed that as well misses it; `eprintln!` would end the command.
+    pub(crate) fn aside(self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", masked(text, &[]));
+    }
+
+    /// Whether nobody reads stdout any more, so that what only reads may end.
+    pub(crate) fn is_unread(self) -> bool {
+        IS_UNREAD.load(Ordering::Relaxed)
+    }
+
+    /// A reader that has gone away is no failure, and no reason to stop half way through what is being done: from then on
+    /// nothing is said.
     fn write(self, text: &str) -> Result<(), Failure> {
-        let mut stdout = std::io::stdout().lock();
+        if self.is_unread() {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
         match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                IS_UNREAD.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             written => written.map_err(Failure::failed),
         }
     }

@@ -387,6 +387,9 @@ async fn tail(
                 out.line(&if out.is_json { line.to_string() } else { spoken(&line) })?;
             }
         }
+        if out.is_unread() {
+            return Ok(Done::Well);
+        }
         seen = Some(look);
         left = left.map(|n| n - 1);
         if left != Some(0) {
