@@ -97,11 +97,20 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             if trial.dry_run {
                 return would(out, &format!("give {} {units} units of {meter}", id.0));
             }
+            let books = reach.books().await?;
             let grant = match grant {
                 Some(grant) => grant,
-                None => format!("cli-{}", Random::system().token()?),
+                None => {
+                    let made = format!("cli-{}", Random::system().token()?);
+                    // Before anything is written: whoever is interrupted needs it, since under another id it is given twice.
+                    out.aside(&format!(
+                        "This grant is called {made}; should it fail or be interrupted, repeat it with --id {made}."
+                    ));
+                    made
+                }
             };
-            let changed = reach.books().await?.grant(&id.0, &meter, units, &grant).await?;
+            let changed = books.grant(&id.0, &meter, units, &grant).await;
+            let changed = changed.map_err(|error| half_given(error, &grant))?;
             let granted = changed.granted(&meter, reach.now().s());
             let value = json!({ "customer": id.0, "grant": grant, "meter": meter, "granted_in_period": granted });
             out.show(&value, || {
@@ -157,6 +166,17 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             };
             contact(&id.0, change, trial.dry_run, reach, out).await
         }
+    }
+}
+
+/// A grant that was refused was not given; one that failed may have been, in the ledger or in the record as well.
+fn half_given(error: farebox_billing::Error, grant: &str) -> Failure {
+    match error {
+        farebox_billing::Error::Refused(why) => Failure::Failed(why),
+        error => Failure::Failed(format!(
+            "{}; what is given is given once, so repeat it with --id {grant}",
+            Failure::from(error)
+        )),
     }
 }
 

@@ -8,10 +8,22 @@ use std::{
     sync::Arc,
 };
 
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use farebox_local::{DEV_TIERS, System};
-use serde_json::Value;
+use http_body_util::BodyExt;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
 
 use crate::support::{farebox, run, serve, system};
+
+/// What is between the command and a service of AWS: it sees the operation and may change what is asked, or answer itself.
+type Meddle = Arc<dyn Fn(&str, &mut Value) -> Option<(u16, Value)> + Send + Sync>;
 
 struct Place {
     system: Arc<System>,
@@ -23,6 +35,22 @@ impl Place {
         let system = system().await;
         let url = serve(system.gateway.router(system.clone())).await;
         Self { system, url }
+    }
+
+    /// The same system, with somebody between the command and `dynamodb` or `sqs`.
+    async fn with(&self, service: &'static str, meddle: Meddle) -> Self {
+        let [dynamodb, sqs, _] = self.system.services.addresses;
+        let to = if service == "sqs" { sqs } else { dynamodb };
+        let between = Router::new().fallback(move |request: Request| forward(request, format!("http://{to}"), meddle));
+        let between = serve(between).await;
+        let get_endpoints = Request::get(format!("{}/_farebox/endpoints", self.url)).body(Body::empty());
+        let (_, mut endpoints) = ask(get_endpoints.expect("a request")).await;
+        endpoints[service] = json!(between);
+        let router = Router::new().route("/_farebox/endpoints", get(async move || Json(endpoints)));
+        Self {
+            system: self.system.clone(),
+            url: serve(router).await,
+        }
     }
 
     /// Runs the command; returns its exit code, stdout and stderr.
@@ -53,10 +81,47 @@ impl Place {
     }
 }
 
+async fn ask(request: Request) -> (u16, Value) {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request).await.expect("an answer");
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+async fn forward(request: Request, to: String, meddle: Meddle) -> Response {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    let mut body: Value = serde_json::from_slice(&body).expect("JSON");
+    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.rsplit('.').next()).unwrap_or_default();
+    let (status, answer) = match meddle(operation, &mut body) {
+        Some(answer) => answer,
+        None => {
+            let mut request = Request::post(to);
+            for (name, value) in &head.headers {
+                if !["host", "content-length"].contains(&name.as_str()) {
+                    request = request.header(name, value);
+                }
+            }
+            ask(request.body(Body::from(body.to_string())).expect("a request")).await
+        }
+    };
+    let status = axum::http::StatusCode::from_u16(status).expect("a status");
+    let head = [("content-type", "application/x-amz-json-1.0")];
+    (status, head, answer.to_string()).into_response()
+}
+
 fn file(name: &str, text: &str) -> String {
     let file = std::env::temp_dir().join(format!("farebox-halfway-{}-{name}", std::process::id()));
     std::fs::write(&file, text).expect("a temporary file");
     file.to_str().expect("a path").to_owned()
+}
+
+/// What a DynamoDB answers that does not take a write, in a way that is not tried again.
+fn refused() -> Option<(u16, Value)> {
+    let error = json!({ "__type": "com.amazon.coral.validate#ValidationException", "message": "not now" });
+    Some((400, error))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,4 +145,41 @@ async fn a_reader_that_goes_away_stops_nothing_half_way() {
     let (code, stderr) = place.unread(&["keys", "issue", "acme"]).await;
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("could not be shown"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_failed_half_way_is_repeated_under_the_id_that_was_made_up() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    // The ledger takes the units, the record does not.
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "PutItem" | "UpdateItem" | "TransactWriteItems" if body.to_string().contains("\"c#acme\"") => refused(),
+        _ => None,
+    };
+    let broken = place.with("dynamodb", Arc::new(meddle)).await;
+    let (code, stdout, stderr) = broken.farebox(&["customers", "grant", "acme", "100"]).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    let (before, error) = stderr.split_once("error: ").expect("an error");
+    let (_, id) = error.split_once("repeat it with --id ").expect("how to go on");
+    let id = id.trim();
+    assert!(before.contains(id), "said before the write as well: {stderr}");
+    let (code, _, stderr) = broken
+        .farebox(&["customers", "grant", "acme", "100", "--id", "mine"])
+        .await;
+    assert_eq!(code, 1);
+    assert!(stderr.trim_end().ends_with("repeat it with --id mine"), "{stderr}");
+
+    for id in [id, "mine"] {
+        place.json(&["customers", "grant", "acme", "100", "--id", id]).await;
+    }
+    let usage = place.json(&["usage", "show", "acme"]).await;
+    assert_eq!(usage["given_left"]["api_calls"], 200, "{usage}");
+
+    let (code, stdout, stderr) = place.farebox(&["customers", "grant", "acme", "1", "--json"]).await;
+    let value: Value = serde_json::from_str(&stdout).expect("stdout is JSON");
+    assert_eq!(code, 0);
+    assert!(
+        stderr.contains(value["grant"].as_str().expect("an id")),
+        "{stdout}{stderr}"
+    );
 }
