@@ -25,6 +25,8 @@ use crate::{
 
 /// While a secret is replaced there are two.
 const SECRETS_MAX: usize = 2;
+/// Longer addresses the notifier does not send to.
+const ADDRESS_BYTES_MAX: usize = 320;
 
 pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<Done, Failure> {
     match command {
@@ -232,10 +234,41 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         contact,
         trial_days: new.trial_days,
     };
-    let customer = reach.books().await?.sell(sale).await?;
-    let mut value = record(&customer);
-    if let Some(secret) = &shown_once {
-        value["webhook_secret"] = json!(secret.reveal());
+    let customer = match reach.books().await?.sell(sale).await {
+        Ok(customer) => customer,
+        Err(error) => {
+            let failure = Failure::from(error);
+            return Err(match show_stored(&id, shown_once.as_ref(), reach, out).await? {
+                true => Failure::Failed(format!(
+                    "{failure}; {id} may be sold all the same, with the secret that is shown: see `farebox customers show {id}`"
+                )),
+                false => failure,
+            });
+        }
+    };
+    if !out.is_json {
+        let phase = customer.phase_at(reach.now().s());
+        let text = |id: &Option<String>| id.clone().unwrap_or_default();
+        let told = format!(
+            "{id} is sold {} ({}) for {} a {}.\nStripe: customer {}, subscription {}.\nBilling period: {} to {}.",
+            phase.tier,
+            phase.plan,
+            terms.price.amount.display(terms.currency),
+            terms.price.interval,
+            text(&customer.stripe_customer),
+            text(&customer.stripe_subscription),
+            time(customer.cycle.current.start),
+            time(customer.cycle.current.end)
+        );
+        match new.key {
+            // The key stays alone on stdout.
+            true => out.aside(&told),
+            false => out.line(&told)?,
+        }
+        // Before anything else can fail.
+        if let Some(secret) = &shown_once {
+            show_secret(record(&customer), secret, out)?;
+        }
     }
     let mut issued = None;
     if new.key {
@@ -246,44 +279,64 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
             scopes: Vec::new(),
             expires: None,
         };
-        let key = reach.control.issue_key(&id, key, reach.now()).await?;
-        value["key"] = json!(key.key.reveal());
-        issued = Some(key);
+        issued = Some(reach.control.issue_key(&id, key, reach.now()).await);
     }
+    let (issued, failure) = match issued {
+        Some(Ok(issued)) => (Some(issued), None),
+        Some(Err(error)) => (None, Some(Failure::from(error))),
+        None => (None, None),
+    };
     if out.is_json {
-        let secrets = shown_once.iter().map(WebhookSecret::reveal);
-        let secrets: Vec<&str> = secrets
-            .chain(issued.as_ref().map(|issued| issued.key.reveal()))
-            .collect();
+        let mut value = record(&customer);
+        let mut secrets: Vec<&str> = Vec::new();
+        if let Some(secret) = &shown_once {
+            value["webhook_secret"] = json!(secret.reveal());
+            secrets.push(secret.reveal());
+        }
+        if let Some(issued) = &issued {
+            value["key"] = json!(issued.key.reveal());
+            secrets.push(issued.key.reveal());
+        }
         out.reveal(&value, String::new, &secrets)?;
-        return Ok(Done::Well);
+    } else if let Some(issued) = &issued {
+        show_issued(issued, out)?;
     }
-    let phase = customer.phase_at(reach.now().s());
-    let text = |id: &Option<String>| id.clone().unwrap_or_default();
-    let told = format!(
-        "{id} is sold {} ({}) for {} a {}.\nStripe: customer {}, subscription {}.\nBilling period: {} to {}.",
-        phase.tier,
-        phase.plan,
-        terms.price.amount.display(terms.currency),
-        terms.price.interval,
-        text(&customer.stripe_customer),
-        text(&customer.stripe_subscription),
-        time(customer.cycle.current.start),
-        time(customer.cycle.current.end)
-    );
-    match &issued {
-        // The key stays alone on stdout.
-        Some(_) => out.aside(&told),
-        None => out.line(&told)?,
-    }
-    if let Some(secret) = &shown_once {
-        out.aside("Calls to the webhook are signed with a secret that is shown once:");
-        out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
-    }
-    match issued {
-        Some(issued) => show_issued(&issued, out),
+    match failure {
         None => Ok(Done::Well),
+        Some(failure) => Err(Failure::Failed(format!(
+            "{failure}; {id} is sold, and has no key yet: `farebox keys issue {id}`"
+        ))),
     }
+}
+
+/// Shows a secret for signing, alone on stdout.
+fn show_secret(mut value: Value, secret: &WebhookSecret, out: Out) -> Result<(), Failure> {
+    value["webhook_secret"] = json!(secret.reveal());
+    if !out.is_json {
+        out.aside("Calls to the webhook are signed with a secret that is shown once:");
+    }
+    out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])
+}
+
+/// Shows a new secret that is stored though storing it, or a step behind it, failed: calls are signed with it, and nobody would
+/// know it. Says whether it was shown.
+async fn show_stored(
+    id: &CustomerId,
+    secret: Option<&WebhookSecret>,
+    reach: &Reach,
+    out: Out,
+) -> Result<bool, Failure> {
+    let Some(secret) = secret else {
+        return Ok(false);
+    };
+    let value = match reach.control.accounts.customer(id).await {
+        Ok(Some(customer)) if customer.contact.webhook_secrets.contains(secret) => record(&customer),
+        Ok(_) => return Ok(false),
+        // It may be.
+        Err(_) => json!({ "id": id }),
+    };
+    show_secret(value, secret, out)?;
+    Ok(true)
 }
 
 async fn offer(
@@ -430,31 +483,50 @@ async fn contact(
         if let Some(webhook) = &webhook {
             contact.webhook.clone_from(webhook);
         }
-        if let Some(secret) = &new_secret {
+        // A store that was tried again may find its own.
+        if let Some(secret) = new_secret
+            .as_ref()
+            .filter(|secret| !contact.webhook_secrets.contains(secret))
+        {
             contact.webhook_secrets.insert(0, secret.clone());
             contact.webhook_secrets.truncate(SECRETS_MAX);
         }
     };
-    let changed = match email {
-        Some(_) => reach.books().await?.contact(id, apply).await?,
-        // Stripe knows of nothing else.
-        None => {
-            let change = |customer: &mut Customer| {
-                apply(&mut customer.contact);
-                Ok(())
-            };
-            reach.control.change(id, reach.now(), change).await?
+    // Stripe knows of nothing else.
+    let books = match email {
+        Some(_) => Some(reach.books().await?),
+        None => None,
+    };
+    let change = |customer: &mut Customer| {
+        apply(&mut customer.contact);
+        Ok(())
+    };
+    let mut changed = match reach.control.change(id, reach.now(), change).await {
+        Ok(changed) => changed,
+        Err(error) => {
+            show_stored(id, new_secret.as_ref(), reach, out).await?;
+            return Err(error.into());
         }
     };
-    let mut value = record(&changed);
+    // Before anything else can fail.
     if let Some(secret) = &new_secret {
-        value["webhook_secret"] = json!(secret.reveal());
-        if !out.is_json {
-            out.aside("Calls to the webhook are signed with a secret that is shown once:");
-        }
-        out.reveal(&value, || secret.reveal().to_owned(), &[secret.reveal()])?;
+        show_secret(record(&changed), secret, out)?;
+    }
+    if let Some(books) = books {
+        changed = books.tell_contact(changed).await.map_err(|error| {
+            let failure = Failure::from(error);
+            match new_secret {
+                Some(_) => Failure::Failed(format!(
+                    "{failure}; all but Stripe's mail address is changed and the secret is in force: repeat with --email alone"
+                )),
+                None => failure,
+            }
+        })?;
+    }
+    if new_secret.is_some() {
         return Ok(Done::Well);
     }
+    let value = record(&changed);
     out.show(&value, || {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
         let Contact { email, webhook, .. } = &changed.contact;
@@ -472,12 +544,14 @@ fn secret() -> Result<WebhookSecret, Failure> {
     Ok(WebhookSecret::new(format!("whsec_{}", STANDARD.encode(random))))
 }
 
+/// One address, by the notifier's rule: what Stripe or SES could take for several, or for a name with one, it does not send to.
 fn address(text: &str) -> Result<String, Failure> {
-    let is_fine =
-        |(name, host): (&str, &str)| !name.is_empty() && host.contains('.') && !text.contains(char::is_whitespace);
-    match text.rsplit_once('@').is_some_and(is_fine) {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | ';' | '<' | '>');
+    let is_fine = |(name, host): (&str, &str)| !name.is_empty() && host.contains('.');
+    let is_one = text.len() <= ADDRESS_BYTES_MAX && !text.contains(is_odd);
+    match is_one && text.rsplit_once('@').is_some_and(is_fine) {
         true => Ok(text.to_owned()),
-        false => Err(Failure::usage(format!("{text:?} is not a mail address"))),
+        false => Err(Failure::usage(format!("{text:?} is not one mail address"))),
     }
 }
 
@@ -669,4 +743,32 @@ async fn list(reach: &Reach, out: Out) -> Result<Done, Failure> {
         format!("{table}\n{}", count(customers.len(), "customer"))
     })?;
     Ok(Done::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_address_is_a_single_one() {
+        for fine in ["a@b.example", "a+b.c@d.example", "\"a@b\"@c.example"] {
+            assert_eq!(address(fine).unwrap(), fine);
+        }
+        let long = format!("{}@b.example", "a".repeat(320));
+        for bad in [
+            "",
+            "a",
+            "a@b",
+            "@b.example",
+            "a@b.example,c@d.example",
+            "a@b.example;c@d.example",
+            "<a@b.example>",
+            "A <a@b.example>",
+            "a b@c.example",
+            "a@b.example\r\nBcc:c@d.example",
+            &long,
+        ] {
+            assert!(matches!(address(bad), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
 }

@@ -15,7 +15,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use farebox_core::id::CustomerId;
 use farebox_local::{DEV_TIERS, System};
+use farebox_stripe_standin::{Fault, FaultKind};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
@@ -78,6 +80,25 @@ impl Place {
         let output = output.await.expect("no panic").expect("farebox runs");
         let stderr = String::from_utf8(output.stderr).expect("text");
         (output.status.code().expect("an exit code"), stderr)
+    }
+
+    /// The signing secrets that a customer's record holds, the newest first.
+    async fn secrets(&self, id: &str) -> Vec<String> {
+        let id = CustomerId::try_from(id.to_owned()).expect("an id");
+        let customer = self.system.control.accounts.customer(&id).await.expect("readable");
+        let contact = customer.expect("a customer").contact;
+        let secrets = contact.webhook_secrets.iter();
+        secrets.map(|secret| secret.reveal().to_owned()).collect()
+    }
+
+    /// Stripe fails at every such request from now on.
+    fn stripe_fails(&self, method: &str, path: &str) {
+        self.system.services.stand_in.misbehave(Fault {
+            method: Some(method.to_owned()),
+            path_prefix: path.to_owned(),
+            times: 1_000,
+            kind: FaultKind::Error500BeforeCommit,
+        });
     }
 }
 
@@ -182,4 +203,113 @@ async fn a_grant_that_failed_half_way_is_repeated_under_the_id_that_was_made_up(
         stderr.contains(value["grant"].as_str().expect("an id")),
         "{stdout}{stderr}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_secret_that_is_stored_is_shown_whatever_fails_after_it() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    place.stripe_fails("POST", "/v1/customers/");
+    let first = [
+        "customers",
+        "contact",
+        "acme",
+        "--email",
+        "new@acme.example",
+        "--webhook",
+        "https://acme.example/hook",
+    ];
+    let (code, stdout, stderr) = place.farebox(&first).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert_eq!(place.secrets("acme").await, [stdout.trim()], "{stderr}");
+    assert!(
+        stderr.contains("error: stripe: ") && stderr.contains("repeat with --email alone"),
+        "{stderr}"
+    );
+    let rotate = [
+        "customers",
+        "contact",
+        "acme",
+        "--email",
+        "new@acme.example",
+        "--rotate-webhook-secret",
+        "--json",
+    ];
+    let (code, shown, stderr) = place.farebox(&rotate).await;
+    assert_eq!(code, 1, "{shown}{stderr}");
+    let shown: Value = serde_json::from_str(&shown).expect("stdout is JSON");
+    let secrets = place.secrets("acme").await;
+    assert_eq!(
+        (json!(secrets[0]), secrets[1].as_str()),
+        (shown["webhook_secret"].clone(), stdout.trim())
+    );
+    let (code, _, stderr) = place.farebox(&rotate[..5]).await;
+    assert_eq!(code, 1, "{stderr}");
+    place.system.services.stand_in.behave();
+    place.json(&rotate[..5]).await;
+    assert_eq!(
+        place.secrets("acme").await,
+        secrets,
+        "what goes on needs no other secret"
+    );
+
+    // The last step of a sale, and the one after it.
+    place.stripe_fails("GET", "/v1/subscriptions/");
+    let sale = |id| {
+        let hook = "https://acme.example/hook";
+        ["customers", "add", id, "--tier", "pro", "--webhook", hook, "--key"]
+    };
+    let (code, stdout, stderr) = place.farebox(&sale("beta")).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert_eq!(place.secrets("beta").await, [stdout.trim()], "{stderr}");
+    assert!(stderr.contains("farebox customers show beta"), "{stderr}");
+    place.system.services.stand_in.behave();
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "PutItem" | "UpdateItem" | "TransactWriteItems" if body.to_string().contains("first key") => refused(),
+        _ => None,
+    };
+    let broken = place.with("dynamodb", Arc::new(meddle)).await;
+    let (code, stdout, stderr) = broken.farebox(&sale("gamma")).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert_eq!(place.secrets("gamma").await, [stdout.trim()], "{stderr}");
+    assert!(stderr.contains("farebox keys issue gamma"), "{stderr}");
+    let arguments: Vec<&str> = sale("delta").into_iter().chain(["--json"]).collect();
+    let (code, stdout, stderr) = broken.farebox(&arguments).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    let shown: Value = serde_json::from_str(&stdout).expect("stdout is JSON");
+    assert_eq!(json!(place.secrets("delta").await), json!([shown["webhook_secret"]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_stored_behind_an_error_shows_its_secret() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    // The counter item is told after the record is stored.
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "UpdateItem"
+            if body["TableName"]
+                .as_str()
+                .is_some_and(|name| name.ends_with("counters")) =>
+        {
+            refused()
+        }
+        _ => None,
+    };
+    let broken = place.with("dynamodb", Arc::new(meddle)).await;
+    let hook = "https://acme.example/hook";
+    let (code, stdout, stderr) = broken
+        .farebox(&["customers", "contact", "acme", "--webhook", hook])
+        .await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert_eq!(place.secrets("acme").await, [stdout.trim()], "{stderr}");
+    // Nothing is shown that is not in force.
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "PutItem" | "UpdateItem" | "TransactWriteItems" if body.to_string().contains("\"c#acme\"") => refused(),
+        _ => None,
+    };
+    let broken = place.with("dynamodb", Arc::new(meddle)).await;
+    let rotate = ["customers", "contact", "acme", "--rotate-webhook-secret"];
+    let (code, stdout, stderr) = broken.farebox(&rotate).await;
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert_eq!(place.secrets("acme").await.len(), 1);
 }

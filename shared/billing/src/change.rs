@@ -662,13 +662,22 @@ impl Books {
     /// # Errors
     /// [`Error`] at the first step that fails; repeating is safe.
     pub async fn contact(&self, id: &CustomerId, change: impl Fn(&mut Contact)) -> Result<Customer, Error> {
-        let mut customer = self
+        let customer = self
             .control()
             .change(id, self.now(), |customer| {
                 change(&mut customer.contact);
                 Ok(())
             })
             .await?;
+        self.tell_contact(customer).await
+    }
+
+    /// The second half of [`Self::contact`], for a record that is stored already.
+    ///
+    /// # Errors
+    /// [`Error`] at the first step that fails; repeating [`Self::contact`] is safe.
+    pub async fn tell_contact(&self, mut customer: Customer) -> Result<Customer, Error> {
+        let id = &customer.id.clone();
         for _ in 0..TRIES_MAX {
             let Some(in_stripe) = &customer.stripe_customer else {
                 return Ok(customer);
