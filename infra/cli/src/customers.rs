@@ -11,6 +11,7 @@ use farebox_core::{
     money::Money,
     tiers::{Overrides, PastDue, PastDuePolicy, Terms},
 };
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,6 +28,8 @@ use crate::{
 const SECRETS_MAX: usize = 2;
 /// Longer addresses the notifier does not send to.
 const ADDRESS_BYTES_MAX: usize = 320;
+/// Longer ones it does not call.
+const URL_BYTES_MAX: usize = 2_048;
 
 pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<Done, Failure> {
     match command {
@@ -555,16 +558,44 @@ fn address(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// The address of a webhook: `https`, and on `farebox dev` also `http` on this machine, as its notifier takes it.
+/// The address of a webhook. It may hold what only its owner should know, so it is not repeated.
 fn callable(url: &str, reach: &Reach) -> Result<String, Failure> {
-    let is_fine = |url: &http::Uri| match (url.scheme_str(), url.host()) {
-        (Some("https"), Some(_)) => true,
-        (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) => reach.is_local,
-        _ => false,
+    match uncallable(url, reach.is_local) {
+        None => Ok(url.to_owned()),
+        Some(why) => Err(Failure::usage(format!("the webhook's address {why}"))),
+    }
+}
+
+/// Why the notifier would give up on an address, as its `Target::parse` does: `https`, and on `farebox dev` also `http` on this
+/// machine.
+fn uncallable(url: &str, is_local: bool) -> Option<&'static str> {
+    if url.len() > URL_BYTES_MAX {
+        return Some("is longer than 2048 characters");
+    }
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return Some("is not a URL");
     };
-    match url.parse::<http::Uri>().is_ok_and(|url| is_fine(&url)) {
-        true => Ok(url.to_owned()),
-        false => Err(Failure::usage(format!("{url:?} is not an https:// address"))),
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), _) => {}
+        (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) if is_local => {}
+        _ => return Some("is not https"),
+    }
+    let Some(authority) = uri.authority() else {
+        return Some("names no host");
+    };
+    if authority.as_str().contains('@') {
+        return Some("carries a user name: put what the webhook is to know its caller by into the path");
+    }
+    let host = authority.host();
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if ServerName::try_from(name.unwrap_or(host)).is_err() {
+        return Some("names no host");
+    }
+    match authority.port_u16() {
+        Some(0) => Some("names port 0"),
+        // `https://host:` and a port that is no number.
+        None if authority.as_str().len() > host.len() => Some("names no port behind the colon"),
+        _ => None,
     }
 }
 
@@ -770,5 +801,43 @@ mod tests {
         ] {
             assert!(matches!(address(bad), Err(Failure::Usage(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_webhook_is_refused_where_the_notifier_would_give_up() {
+        for fine in [
+            "https://hooks.example",
+            "https://hooks.example/a?b=c#d",
+            "https://hooks.example?token=x",
+            "https://[2606:4700::1111]:8443/",
+            "HTTPS://hooks.example:443/",
+        ] {
+            assert_eq!(uncallable(fine, false), None, "{fine}");
+        }
+        assert_eq!(uncallable("http://127.0.0.1:8787/hooks/acme", true), None);
+        let long = format!("https://hooks.example/{}", "x".repeat(2_100));
+        for (url, why) in [
+            ("http://hooks.example/", "is not https"),
+            ("http://127.0.0.1/", "is not https"),
+            ("ftp://hooks.example/", "is not https"),
+            ("hooks.example", "is not https"),
+            ("/hooks", "is not https"),
+            ("", "is not a URL"),
+            ("https:///x", "is not a URL"),
+            ("https://a b/", "is not a URL"),
+            ("https://hooks.example\r\nx: y/", "is not a URL"),
+            ("https://user:secret@hooks.example/", "carries a user name"),
+            ("https://hooks.example@10.0.0.1/", "carries a user name"),
+            ("https://hooks.example:0/", "names port 0"),
+            ("https://hooks.example:/", "names no port"),
+            ("https://hooks.example:70000/", "names no port"),
+            ("https://-/", "names no host"),
+            ("https://[fe80::1%25eth0]/", "names no host"),
+            (&long, "is longer"),
+        ] {
+            let refused = uncallable(url, false).unwrap_or("let through");
+            assert!(refused.starts_with(why), "{url}: {refused}, expected {why}");
+        }
+        assert_eq!(uncallable("http://hooks.example/", true), Some("is not https"));
     }
 }

@@ -232,7 +232,11 @@ impl Target {
             host: host.to_owned(),
             port,
             authority: authority.as_str().to_owned(),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            path: match uri.path_and_query().map_or("/", |path| path.as_str()) {
+                // A query right behind the host fits in no request.
+                path if path.starts_with('/') => path.to_owned(),
+                query => format!("/{query}"),
+            },
             name,
         })
     }
@@ -334,6 +338,13 @@ mod tests {
             (target.authority.as_str(), target.path.as_str()),
             ("[2606:4700::1111]:8443", "/")
         );
+
+        let target = Target::parse("https://hooks.example?token=x", PublicOnly).unwrap();
+        assert_eq!(
+            (target.authority.as_str(), target.path.as_str()),
+            ("hooks.example", "/?token=x")
+        );
+        assert!(http::Request::post(&target.path).body(()).is_ok());
 
         assert_eq!(Target::parse("http://localhost/x", LoopbackToo).unwrap().port, 80);
     }
