@@ -313,3 +313,98 @@ async fn a_record_that_was_stored_behind_an_error_shows_its_secret() {
     assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
     assert_eq!(place.secrets("acme").await.len(), 1);
 }
+
+const DEAD: [&str; 2] = ["events", "replay"];
+
+impl Place {
+    /// Puts a message where dead letters of the alerts are; what can't be read, as nothing else is at hand that stays.
+    async fn dead_letter(&self, body: &str) -> String {
+        let get_endpoints = Request::get(format!("{}/_farebox/endpoints", self.url)).body(Body::empty());
+        let (_, endpoints) = ask(get_endpoints.expect("a request")).await;
+        let queue = endpoints["queues"]["alerts_dead"].as_str().expect("a queue").to_owned();
+        let sqs = &self.system.services.clients.sqs;
+        let sent = sqs.send_message().queue_url(&queue).message_body(body).send().await;
+        sent.expect("sent");
+        queue
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_sqs_does_not_hand_out_are_not_said_to_be_gone() {
+    let place = Place::start().await;
+    let queue = place.dead_letter("not an alert").await;
+    // Somebody else's run was interrupted.
+    let receive = place.system.services.clients.sqs.receive_message().queue_url(&queue);
+    let taken = receive.visibility_timeout(600).send().await.expect("received").messages;
+    let taken = taken.expect("a message").remove(0);
+    let (code, stdout, stderr) = place.farebox(&DEAD).await;
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert!(
+        stdout.contains("alerts: 0 messages sent back\n  1 message is still there"),
+        "{stdout}"
+    );
+    let (_, stdout, _) = place.farebox(&["events", "replay", "--json"]).await;
+    let value: Value = serde_json::from_str(&stdout).expect("stdout is JSON");
+    assert_eq!(
+        (&value[0]["left"], &value[1]["left"]),
+        (&json!(0), &json!(1)),
+        "{value}"
+    );
+    // And once it is visible, it is said to stay, and nothing besides.
+    let show = place.system.services.clients.sqs.change_message_visibility();
+    let show = show
+        .queue_url(&queue)
+        .receipt_handle(taken.receipt_handle.expect("a receipt"));
+    show.visibility_timeout(0).send().await.expect("visible");
+    let (code, stdout, _) = place.farebox(&DEAD).await;
+    assert_eq!(code, 1, "{stdout}");
+    assert!(
+        stdout.contains("1 message stays: ") && !stdout.contains("still there"),
+        "{stdout}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_answers_short_polls_with_nothing_is_emptied_all_the_same() {
+    let place = Place::start().await;
+    let (_, alert, _) = place
+        .farebox(&["alerts", "test", "--operator", "--dry-run", "--json"])
+        .await;
+    let alert: Value = serde_json::from_str(&alert).expect("stdout is JSON");
+    place.dead_letter(&alert["alert"].to_string()).await;
+    // "Short polling … might not return all messages": here none.
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "ReceiveMessage" if body["WaitTimeSeconds"].as_u64().unwrap_or(0) == 0 => Some((200, json!({}))),
+        _ => None,
+    };
+    let place = place.with("sqs", Arc::new(meddle)).await;
+    let (code, stdout, stderr) = place.farebox(&DEAD).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("alerts: 1 message sent back"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_comes_again_is_counted_once() {
+    let place = Place::start().await;
+    for body in ["not an alert", "nor is this"] {
+        place.dead_letter(body).await;
+    }
+    // The run takes longer than messages stay hidden.
+    let meddle = |operation: &str, body: &mut Value| {
+        if operation == "ReceiveMessage" {
+            body["VisibilityTimeout"] = json!(0);
+        }
+        None
+    };
+    let place = place.with("sqs", Arc::new(meddle)).await;
+    for trial in [&DEAD[..], &["events", "replay", "--dry-run"]] {
+        let run = place.farebox(trial);
+        let run = tokio::time::timeout(std::time::Duration::from_secs(60), run).await;
+        let (code, stdout, stderr) = run.expect("it comes to an end");
+        assert_eq!(code, 1, "{stdout}{stderr}");
+        assert!(
+            stdout.contains("\n  2 messages stay: ") && !stdout.contains("still there"),
+            "{stdout}"
+        );
+    }
+}
