@@ -8,8 +8,7 @@ use farebox_billing::{Offer, Sale, When};
 use farebox_core::{
     account::{Contact, Customer, Standing, WebhookSecret},
     id::CustomerId,
-    money::Money,
-    tiers::{Overrides, PastDue, PastDuePolicy, Terms},
+    tiers::{Overrides, PastDue, PastDuePolicy, Terms, parse_amount},
 };
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -136,13 +135,11 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             let currency = reach.control.terms(&customer, reach.now()).await?.currency;
             let cap = match amount.as_str() {
                 "none" => None,
-                amount => Some(
-                    Money::from_decimal(amount.trim_start_matches('$'), currency).map_err(|problem| {
-                        Failure::usage(format!(
-                            "{amount:?} {problem}: write an amount of {currency} like 99.50, or none"
-                        ))
-                    })?,
-                ),
+                amount => Some(parse_amount(amount, currency).map_err(|problem| {
+                    Failure::usage(format!(
+                        "{amount:?} {problem}: write an amount of {currency} like 99.50, or none"
+                    ))
+                })?),
             };
             let shown = cap.map_or("no cap".to_owned(), |cap| cap.display(currency));
             if trial.dry_run {

@@ -262,7 +262,11 @@ async fn line(
     reach: &Reach,
 ) -> Result<Line, Failure> {
     let phase = customer.phases.iter().rev().find(|phase| phase.plan.as_str() == plan);
-    let granted = customer.granted(&meter, period.start);
+    let given = customer
+        .grants
+        .iter()
+        .filter(|grant| grant.meter == meter && period.contains(grant.period));
+    let granted = given.fold(0, |sum: u64, grant| sum.saturating_add(grant.units));
     let Some(phase) = phase else {
         // Forgotten phases ended long ago.
         return Ok(Line {

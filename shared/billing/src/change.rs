@@ -222,7 +222,8 @@ fn spent(key: &str) -> Error {
 /// Whether a customer is turned away beyond some number of units of a period.
 fn has_hard_quota(terms: &Terms) -> bool {
     let is_limited = terms.included.values().any(Option::is_some);
-    !terms.cap_units.is_empty() || (is_limited && terms.at_quota != AtQuota::Overage)
+    let is_group_limited = terms.groups.iter().any(|group| group.included.is_some());
+    !terms.cap_units.is_empty() || is_group_limited || (is_limited && terms.at_quota != AtQuota::Overage)
 }
 
 /// A wait, rounded up to whole minutes, as it is told.

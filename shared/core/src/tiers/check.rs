@@ -308,16 +308,13 @@ impl<'a> Check<'a> {
         }
         for (meter, route) in self.open_meters() {
             let units = included.get(&meter).copied();
-            if self.tier.overage.contains_key(&meter) {
-                continue;
-            }
-            if units.is_none() {
+            if units == Some(Some(0)) && self.tier.at_quota == AtQuota::Block {
+                let problem = format!("is 0 and at_quota is block, so {route} could never be admitted");
+                self.report(format!("included_calls.{meter}"), problem);
+            } else if units.is_none() && !self.tier.overage.contains_key(&meter) {
                 let problem =
                     format!("says nothing of the meter {meter}, which counts {route}: add it, maybe as unlimited");
                 self.report("included_calls", problem);
-            } else if units == Some(Some(0)) && self.tier.at_quota == AtQuota::Block {
-                let problem = format!("is 0 and at_quota is block, so {route} could never be admitted");
-                self.report(format!("included_calls.{meter}"), problem);
             }
         }
     }

@@ -130,6 +130,7 @@ fn facts((old_currency, old): (Currency, &Tier), (new_currency, new): (Currency,
     let Tier {
         name: _,
         price: old_price,
+        interval: old_interval,
         included: old_included,
         limits: old_limits,
         endpoints,
@@ -148,6 +149,11 @@ fn facts((old_currency, old): (Currency, &Tier), (new_currency, new): (Currency,
     } = old;
     facts.value("currency", old_currency, new_currency);
     facts.value("price", price(old_price, old_currency), price(&new.price, new_currency));
+    // A listed price says its period itself.
+    if let (Custom::Custom, Custom::Custom, Some(old), Some(new)) = (old_price, &new.price, old_interval, new.interval)
+    {
+        facts.value("billing period", old, new);
+    }
     match (old_included, &new.included) {
         (Custom::Fixed(old), Custom::Fixed(new)) => facts.meters("included", old, new, |units| quota(*units)),
         (old, new) => facts.value("included", included(old), included(new)),

@@ -33,6 +33,14 @@ pub use price::Overflow;
 pub use terms::TermsError;
 pub use value::LimitError;
 
+/// An amount as a tiers file writes one: `$99.50`, `99.50`, `99.50 EUR`.
+///
+/// # Errors
+/// What is wrong with it, to be read after it.
+pub fn parse_amount(text: &str, currency: Currency) -> Result<Money, String> {
+    value::flat(text, currency)
+}
+
 /// The meter that counts where nothing else is said.
 pub const DEFAULT_METER: &str = "api_calls";
 
@@ -56,6 +64,9 @@ pub struct Tier {
     pub name: String,
     /// The base price of a billing period.
     pub price: Custom<BasePrice>,
+    /// The billing period that the file writes behind prices, quotas and caps; `None` if it writes none.
+    #[serde(default)]
+    pub interval: Option<Interval>,
     /// Units included in a billing period, by meter; `None` is unlimited. A meter that is not named includes nothing of its own.
     pub included: Custom<BTreeMap<String, Option<u64>>>,
     /// The limits, all of which must hold; empty is unlimited.

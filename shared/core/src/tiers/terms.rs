@@ -164,18 +164,38 @@ fn open_fields(tier: &Tier) -> Vec<&'static str> {
         .collect()
 }
 
-/// The tier's quota counts per period of the tier's price; another period needs another quota.
+/// The tier's quotas and caps are of the period that the file writes behind them; another period needs others.
 fn period_problems(tier: &Tier, overrides: &Overrides) -> Vec<String> {
-    let (Custom::Fixed(listed), Some(agreed)) = (&tier.price, &overrides.price) else {
+    let of_price = match &tier.price {
+        Custom::Fixed(price) => Some(price.interval),
+        Custom::Custom => None,
+    };
+    let (Some(listed), Some(agreed)) = (tier.interval.or(of_price), &overrides.price) else {
         return Vec::new();
     };
-    if listed.interval == agreed.interval || overrides.included.is_some() || tier.included == Custom::Custom {
+    let agreed = agreed.interval;
+    if listed == agreed {
         return Vec::new();
     }
-    let (agreed, listed) = (agreed.interval, listed.interval);
-    vec![format!(
-        "price is per {agreed}, but the tier's quota is per {listed}: agree on included too"
-    )]
+    let mut problems = Vec::new();
+    let mut refuse = |what: &str, then: &str| {
+        problems.push(format!(
+            "price is per {agreed}, but the tier's {what} is per {listed}: {then}"
+        ));
+    };
+    if overrides.included.is_none() && tier.included != Custom::Custom {
+        refuse("quota", "agree on included too");
+    }
+    if overrides.spend_cap.is_none() && !tier.spend_cap.is_empty() {
+        refuse("spend cap", "agree on spend_cap too");
+    }
+    for group in tier.groups.iter().filter(|group| group.included.is_some()) {
+        refuse(
+            &format!("quota of the group {}", group.name),
+            "list a tier for that period",
+        );
+    }
+    problems
 }
 
 fn cap_units(tier: &Tier, included: &BTreeMap<String, Option<u64>>) -> BTreeMap<String, u64> {

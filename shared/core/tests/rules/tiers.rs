@@ -3,7 +3,7 @@
 use farebox_core::money::{Currency, MONEY_MAX, Money};
 use farebox_core::tiers::{
     Access, AtQuota, BasePrice, Catalog, Custom, Interval, Limit, Overrides, PastDue, PastDuePolicy, Step, TermsError,
-    UsagePrice,
+    UsagePrice, parse_amount,
 };
 
 const EXAMPLE: &str = include_str!("fixtures/tiers.yaml");
@@ -1233,6 +1233,77 @@ fn another_period_needs_another_quota() {
         yearly("enterprise", Some(600_000)),
         Ok(Interval::Year),
         "nothing was listed"
+    );
+}
+
+#[test]
+fn what_the_file_writes_per_month_is_not_sold_per_year() {
+    let file = |tier: &str| {
+        load(&format!(
+            "tiers:\n  t: {{{tier}, rate_limit: unlimited, endpoints: [/v1/*]}}\n"
+        ))
+    };
+    let agreed = |tier: &str, overrides: Overrides| file(tier).terms("t", &overrides).map(|terms| terms.price.interval);
+    let yearly = || Overrides {
+        price: Some(BasePrice {
+            amount: Money(9_990_000),
+            interval: Interval::Year,
+        }),
+        ..Overrides::default()
+    };
+    let quota = || Some([("api_calls".to_owned(), Some(12_000_000))].into());
+    let custom = "price: custom, included_calls: 1000000/month, overage: $0.001/call";
+    let problem = agreed(custom, yearly()).unwrap_err().to_string();
+    assert!(
+        problem.contains("price is per year, but the tier's quota is per month: agree on included too"),
+        "{problem}"
+    );
+    let with_quota = Overrides {
+        included: quota(),
+        ..yearly()
+    };
+    assert_eq!(agreed(custom, with_quota.clone()), Ok(Interval::Year));
+
+    for price in ["custom", "49/month"] {
+        let capped =
+            format!("price: {price}, included_calls: 1000000/month, overage: $0.001/call, spend_cap: $500/month");
+        let problem = agreed(&capped, with_quota.clone()).unwrap_err().to_string();
+        assert!(
+            problem.contains("the tier's spend cap is per month: agree on spend_cap too"),
+            "{problem}"
+        );
+        let all = Overrides {
+            spend_cap: Some([("api_calls".to_owned(), Money(600_000))].into()),
+            ..with_quota.clone()
+        };
+        assert_eq!(agreed(&capped, all), Ok(Interval::Year));
+    }
+    let grouped = format!("{custom}, groups: {{search: {{endpoints: [/v1/search/*], included_calls: 500/month}}}}");
+    let problem = agreed(&grouped, with_quota.clone()).unwrap_err().to_string();
+    assert!(
+        problem.contains("the tier's quota of the group search is per month"),
+        "{problem}"
+    );
+    // What names no period is of the one that is agreed on.
+    let open = "price: custom, included_calls: 1000000, overage: $0.001/call";
+    assert_eq!(agreed(open, yearly()), Ok(Interval::Year));
+}
+
+#[test]
+fn a_tier_that_admits_nothing_is_refused_though_it_has_a_price() {
+    let text = "tiers:\n  t: {price: 0, included_calls: 0/month, overage: $0.01/call, at_quota: block, rate_limit: 5/s, endpoints: [/v1/*]}\n";
+    let problem = Catalog::from_yaml(text, "tiers.yaml").unwrap_err().to_string();
+    assert!(problem.contains("could never be admitted"), "{problem}");
+}
+
+#[test]
+fn an_amount_is_of_the_files_currency() {
+    let euro: Currency = "eur".parse().unwrap();
+    assert_eq!(parse_amount("€99.50", euro), Ok(Money(9_950)));
+    assert_eq!(parse_amount("99.50 EUR", euro), Ok(Money(9_950)));
+    assert_eq!(
+        parse_amount("$100", euro).unwrap_err(),
+        "is in $, but the file's currency is eur"
     );
 }
 

@@ -153,6 +153,7 @@ impl Reader<'_> {
         let tier = Tier {
             name: entry.key.clone(),
             price,
+            interval: periods.first.map(|(interval, _)| interval),
             included: included.unwrap_or(Custom::Custom),
             limits: limits.unwrap_or(Custom::Custom),
             endpoints,
