@@ -14,6 +14,10 @@ use farebox_core::{
 };
 use farebox_local::{Options, Sold, System, VirtualClock};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// 2026-01-31T10:00:00Z: a month end, so that periods clamp.
 pub const START_S: u64 = 1_769_853_600;
@@ -69,6 +73,25 @@ pub async fn call(system: &System, authorizer: &Authorizer, key: &str, path: &st
     }
     let text = |name: &str| response["context"][name].as_str().unwrap_or_default().to_owned();
     Answer::Denied(text("code"), text("retry_after").parse().unwrap_or(0))
+}
+
+/// A request to the stand-in for Stripe that the client has no call for: status and answer.
+pub async fn stripe(system: &System, method: &str, path: &str, form: &str) -> (u16, String) {
+    let address = system.services.addresses[2];
+    let mut socket = TcpStream::connect(address).await.expect("connected");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk_test_local\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("answered");
+    let status = answer
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
+    (status, answer)
 }
 
 /// One environment of the system.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use farebox_aws::control::NewKey;
 use farebox_billing::{Offer, Sale, When};
 use farebox_core::{
-    account::{Contact, Standing},
+    account::{Contact, Customer, Standing},
     key::Mode,
     money::Money,
     tiers::{Catalog, DEFAULT_METER, Overrides},
-    time::Timestamp,
+    time::{Period, Timestamp},
 };
 use farebox_local::{Sold, System};
-use farebox_stripe::Invoice;
+use farebox_stripe::{Invoice, MeterEvent};
 use farebox_stripe_standin::{Fault, FaultKind};
 use farebox_tests::{Answer, START_S, call, environment, sell, system};
 
@@ -714,6 +714,94 @@ async fn whoever_was_to_leave_and_is_sold_a_tier_stays() {
     calls(&system, &sold, 1).await;
 }
 
+/// The period before the running one, as it is worked out from the record.
+fn previous(customer: &Customer, now_s: u64) -> Period {
+    let current = customer.cycle.period_at(now_s);
+    customer.cycle.period_at(current.start - 1)
+}
+
+/// Compares a period with Stripe and the invoice. What was counted and the difference, by meter.
+async fn reconciled(system: &System, sold: &Sold, period: impl Fn(&Customer) -> Period) -> Vec<(u64, u64)> {
+    let customer = system.books.customer(&sold.customer.id).await.expect("there");
+    let reconciler = system.books.reconciler().await.expect("readable");
+    let asked = farebox_billing::Asked {
+        invoice: true,
+        ..farebox_billing::Asked::default()
+    };
+    let found = reconciler.customer(&customer, period(&customer), asked).await;
+    let found = found.expect("reconciled");
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(
+        found.difference,
+        found.sums.iter().map(|sum| sum.difference).sum::<u64>()
+    );
+    found.sums.iter().map(|sum| (sum.counted, sum.difference)).collect()
+}
+
+#[tokio::test]
+async fn what_somebody_reports_for_a_customer_without_usage_is_a_difference() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let current = |customer: &Customer| customer.cycle.current;
+    assert_eq!(reconciled(&system, &sold, current).await, []);
+    let event = MeterEvent {
+        event_name: sold.customer.phases[0].plan.event_name(DEFAULT_METER),
+        stripe_customer: sold.customer.stripe_customer.clone().expect("in Stripe"),
+        value: 1_000,
+        identifier: "somebody-else".to_owned(),
+        timestamp: i64::try_from(START_S + 60).expect("a time"),
+    };
+    let sent = system.services.stripe.report_meter_event(&event, "somebody-else").await;
+    sent.expect("Stripe takes it");
+    clock(&system, START_S + 7_200);
+    assert_eq!(reconciled(&system, &sold, current).await, [(0, 1_000)]);
+}
+
+#[tokio::test]
+async fn a_period_that_begins_in_an_hours_last_minute_reconciles() {
+    let system = system(TIERS, 1).await;
+    let begin = START_S + 3_600 - 30;
+    clock(&system, begin);
+    let sold = sell(&system, "pro").await;
+    assert_eq!(sold.customer.cycle.current.start, begin);
+    calls(&system, &sold, 22).await;
+    run_until(&system, sold.customer.cycle.current.end + 3).await;
+    // In the half minute that the new period has of the hour.
+    calls(&system, &sold, 5).await;
+    let now = sold.customer.cycle.current.end + 5 * 86_400;
+    run_until(&system, now).await;
+    assert_eq!(
+        reconciled(&system, &sold, |customer| previous(customer, now)).await,
+        [(22, 0)]
+    );
+    let current = |customer: &Customer| customer.cycle.period_at(now);
+    assert_eq!(reconciled(&system, &sold, current).await, [(5, 0)]);
+}
+
+#[tokio::test]
+async fn a_price_that_is_archived_still_bills_and_reconciles() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 27).await;
+    let name = sold.customer.phases[0].plan.event_name(DEFAULT_METER);
+    let price = system
+        .services
+        .stripe
+        .find_price(&name)
+        .await
+        .expect("answers")
+        .expect("a price");
+    let archived = farebox_tests::stripe(&system, "POST", &format!("/v1/prices/{}", price.id), "active=false").await;
+    assert_eq!(archived.0, 200, "{}", archived.1);
+    assert_eq!(system.services.stripe.find_price(&name).await.expect("answers"), None);
+    let now = sold.customer.cycle.current.end + 5 * 86_400;
+    run_until(&system, now).await;
+    assert_eq!(
+        reconciled(&system, &sold, |customer| previous(customer, now)).await,
+        [(27, 0)]
+    );
+}
+
 #[tokio::test]
 async fn usage_in_a_trial_is_free_and_reconciles() {
     let tiers = TIERS.replace("overage: $0.10/call}", "overage: $0.10/call, trial_days: 7}");
@@ -722,20 +810,12 @@ async fn usage_in_a_trial_is_free_and_reconciles() {
     calls(&system, &sold, 25).await;
     let trial = sold.customer.cycle.current;
     assert_eq!(trial.end, START_S + 7 * 86_400);
-    run_until(&system, trial.end + 86_400).await;
-    let asked = farebox_billing::Asked {
-        invoice: true,
-        ..farebox_billing::Asked::default()
-    };
-    let customer = system.books.customer(&sold.customer.id).await.expect("there");
-    let reconciler = system.books.reconciler().await.expect("readable");
-    let found = reconciler.customer(&customer, trial, asked).await.expect("reconciled");
+    let now = trial.end + 5 * 86_400;
+    run_until(&system, now).await;
+    assert_eq!(reconciled(&system, &sold, |_| trial).await, [(25, 0)]);
+    // As the command asks for it: worked out back from the anchor that the trial's end has set.
     assert_eq!(
-        found
-            .sums
-            .iter()
-            .map(|sum| (sum.counted, sum.difference))
-            .collect::<Vec<_>>(),
+        reconciled(&system, &sold, |customer| previous(customer, now)).await,
         [(25, 0)]
     );
 }

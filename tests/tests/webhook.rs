@@ -18,14 +18,10 @@ use farebox_stripe::{
     SigningSecret, SubscriptionUpdate, sign,
 };
 use farebox_stripe_standin::{Fault, FaultKind};
-use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
+use farebox_tests::{Answer, START_S, call, environment, sell, stripe as http, system, units};
 use farebox_webhook::{Deps, FirstKeySecret, PATIENCE, Webhook};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 const TIERS: &str = "
 tiers:
@@ -988,25 +984,6 @@ async fn an_invoice_that_is_not_followed_in_time_is_told_to_the_operator() {
     system.deliver_alerts().await.expect("delivered");
     let told = sent(&system, "operator");
     assert!(told.iter().any(|text| text.contains("took too long")), "{told:?}");
-}
-
-/// A request to the stand-in that the client has no call for.
-async fn http(system: &System, method: &str, path: &str, form: &str) -> (u16, String) {
-    let address = system.services.addresses[2];
-    let mut socket = TcpStream::connect(address).await.expect("connected");
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk_test_local\r\n\
-         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
-        form.len()
-    );
-    socket.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.expect("answered");
-    let status = answer
-        .get(9..12)
-        .and_then(|status| status.parse().ok())
-        .expect("a status");
-    (status, answer)
 }
 
 /// Somebody completes a Checkout page. Returns the session's id.

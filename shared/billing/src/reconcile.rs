@@ -148,6 +148,17 @@ pub struct Reconciler {
 /// A minute of one customer's meter in Stripe: the event name, the customer, the minute's start.
 type Minute = (String, String, u64);
 
+/// A meter of one customer in Stripe: the event name, the customer.
+type MeterOf = (String, String);
+
+/// What is compared with a meter of a customer.
+struct Group {
+    plan: PlanId,
+    meter: String,
+    /// The places of its rows among those that were found.
+    members: Vec<usize>,
+}
+
 impl Books {
     /// Reads what is compared for every customer: the ledger and Stripe's meters.
     ///
@@ -176,15 +187,24 @@ impl Reconciler {
     pub async fn customer(&self, customer: &Customer, period: Period, asked: Asked) -> Result<Reconciliation, Error> {
         let now_s = self.books.now().s();
         let mut found = self.gather(customer, period).await?;
-        let mut groups: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+        let mut groups = self.sold_in(customer, period).await?;
         for (i, found) in found.iter().enumerate() {
-            let in_stripe = found.stripe_customer(customer);
-            groups.entry((found.event_name(), in_stripe)).or_default().push(i);
+            let name = (found.event_name(), found.stripe_customer(customer));
+            let group = groups.entry(name).or_insert_with(|| Group {
+                plan: found.check.plan.clone(),
+                meter: found.check.meter.clone(),
+                members: Vec::new(),
+            });
+            group.members.push(i);
         }
+        let others = self.minutes_of_others(customer, period);
         let mut sums = Vec::new();
-        for ((event_name, stripe_customer), members) in &groups {
-            let sum = self.sum(event_name, stripe_customer, members, &mut found, period, now_s, asked);
-            sums.push(sum.await?);
+        for (name, group) in &groups {
+            let sum = self.sum(name, group, &others, &mut found, period, now_s, asked).await?;
+            // What was neither used nor reported by anybody is not worth a line.
+            if !group.members.is_empty() || sum.in_stripe > 0 {
+                sums.push(sum);
+            }
         }
         let mut problems = Vec::new();
         if asked.invoice {
@@ -237,6 +257,44 @@ impl Reconciler {
         Ok(found)
     }
 
+    /// The meters that a customer has a price for in a period: somebody may have reported to them what no row knows.
+    async fn sold_in(&self, customer: &Customer, period: Period) -> Result<BTreeMap<MeterOf, Group>, Error> {
+        let mut groups = BTreeMap::new();
+        let Some(stripe_customer) = &customer.stripe_customer else {
+            return Ok(groups);
+        };
+        for (i, phase) in customer.phases.iter().enumerate() {
+            let is_over = customer.phases.get(i + 1).is_some_and(|next| next.from <= period.start);
+            if is_over || phase.from >= period.end {
+                continue;
+            }
+            let control = self.books.control();
+            let terms = control.terms_of(phase.catalog, &phase.tier, &phase.overrides).await?;
+            for meter in terms.meters() {
+                let name = (phase.plan.event_name(&meter), stripe_customer.clone());
+                groups.entry(name).or_insert_with(|| Group {
+                    plan: phase.plan.clone(),
+                    meter,
+                    members: Vec::new(),
+                });
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The minutes in which a customer's rows of later periods are reported.
+    fn minutes_of_others(&self, customer: &Customer, period: Period) -> BTreeSet<Minute> {
+        let rows = self.rows.get(&customer.id).into_iter().flatten();
+        let later = rows.filter(|row| row.key.bucket >= period.end);
+        later
+            .filter_map(|row| {
+                let report = row.report.as_ref()?;
+                let minute = minute_of(report.timestamp);
+                Some((report.event_name.clone(), report.stripe_customer.clone(), minute))
+            })
+            .collect()
+    }
+
     /// Compares one meter of one customer in Stripe with the rows that were reported to it.
     #[expect(
         clippy::too_many_arguments,
@@ -244,20 +302,17 @@ impl Reconciler {
     )]
     async fn sum(
         &self,
-        event_name: &str,
-        stripe_customer: &str,
-        members: &[usize],
+        (event_name, stripe_customer): &MeterOf,
+        Group { plan, meter, members }: &Group,
+        others: &BTreeSet<Minute>,
         found: &mut [Found],
         period: Period,
         now_s: u64,
         asked: Asked,
     ) -> Result<SumCheck, Error> {
-        let Some(first) = members.first().map(|&i| &found[i].check) else {
-            return Err(Error::Refused("a meter without rows".to_owned()));
-        };
         let mut sum = SumCheck {
-            plan: first.plan.clone(),
-            meter: first.meter.clone(),
+            plan: plan.clone(),
+            meter: meter.clone(),
             counted: 0,
             units: 0,
             credit: 0,
@@ -299,7 +354,15 @@ impl Reconciler {
             return Ok(sum);
         };
         let minutes: BTreeSet<u64> = of_group().filter_map(|i| found[i].minute).collect();
-        let (start, end) = window(period, now_s, &minutes);
+        let (start, mut end) = window(period, now_s, &minutes);
+        // A period that begins within a minute may report in it, where its first bucket has no whole minute.
+        let last = end.saturating_sub(60);
+        if last < period.end
+            && !minutes.contains(&last)
+            && others.contains(&(event_name.clone(), stripe_customer.clone(), last))
+        {
+            end = last.max(start + 60);
+        }
         sum.in_stripe = self.counted(meter, stripe_customer, start, end).await?;
         let is_off = sum.in_stripe < certain || sum.in_stripe > certain + lagging + open;
         let is_any_parked = of_group().any(|i| found[i].state == Some(RowState::Parked));
@@ -411,13 +474,23 @@ impl Reconciler {
         let prices = self.books.stripe.prices_by_lookup_keys(&names).await?;
         let mut invoices = self.books.stripe.invoices(in_stripe).await?;
         invoices.retain(|invoice| invoice.status.as_deref() != Some("void"));
-        let is_trial = self.is_trial(customer, period).await?;
+        let subscription = match &customer.stripe_subscription {
+            Some(id) => Some(self.books.stripe.subscription(id).await?),
+            None => None,
+        };
+        let is_trial = subscription
+            .as_ref()
+            .is_some_and(|subscription| is_trial(subscription, period));
+        let items = subscription.map(|subscription| subscription.items).unwrap_or_default();
         for sum in sums {
             let name = sum.plan.event_name(&sum.meter);
+            // A price that was archived bills whoever has it.
+            let item = items.iter().find(|item| item.lookup_key.as_deref() == Some(&name));
             let price = prices.iter().find(|price| price.lookup_key.as_deref() == Some(&name));
+            let price = price.map(|price| &price.id).or(item.map(|item| &item.price));
             let terms = self.terms(customer, &sum.plan).await?;
             let expected = terms.and_then(|terms| terms.usage_amount(&sum.meter, sum.reported).ok());
-            sum.invoice = price.and_then(|price| billed(&invoices, &price.id, period, expected.map(|amount| amount.0)));
+            sum.invoice = price.and_then(|price| billed(&invoices, price, period, expected.map(|amount| amount.0)));
             if is_trial && sum.invoice.is_none() {
                 sum.note
                     .get_or_insert_with(|| "a trial: its usage is counted and limited, and free".to_owned());
@@ -426,17 +499,6 @@ impl Reconciler {
             }
         }
         Ok(())
-    }
-
-    /// Whether a period is one of trial: Stripe bills no usage in it.
-    async fn is_trial(&self, customer: &Customer, period: Period) -> Result<bool, Error> {
-        let Some(subscription) = &customer.stripe_subscription else {
-            return Ok(false);
-        };
-        let subscription = self.books.stripe.subscription(subscription).await?;
-        let second = |s: Option<i64>| s.and_then(|s| u64::try_from(s).ok());
-        let trial = second(subscription.trial_start).zip(second(subscription.trial_end));
-        Ok(trial.is_some_and(|(start, end)| start <= period.start && period.end <= end))
     }
 
     async fn terms(&self, customer: &Customer, plan: &PlanId) -> Result<Option<Terms>, Error> {
@@ -451,6 +513,14 @@ impl Reconciler {
         } = phase;
         Ok(Some(self.books.control().terms_of(*catalog, tier, overrides).await?))
     }
+}
+
+/// Whether a period ends within the trial: Stripe bills no usage in it. It may begin before, where it was worked out back from the
+/// anchor that the trial's end has set.
+fn is_trial(subscription: &Subscription, period: Period) -> bool {
+    let second = |s: Option<i64>| s.and_then(|s| u64::try_from(s).ok());
+    let trial = second(subscription.trial_start).zip(second(subscription.trial_end));
+    trial.is_some_and(|(start, end)| start < period.end && period.end <= end)
 }
 
 /// What a row's report is to Stripe's sum.
