@@ -14,7 +14,7 @@ use farebox_core::{
 use farebox_local::{Sold, System};
 use farebox_stripe::{Invoice, MeterEvent};
 use farebox_stripe_standin::{Fault, FaultKind};
-use farebox_tests::{Answer, START_S, call, environment, sell, system};
+use farebox_tests::{Answer, START_S, call, environment, sell, system, units};
 
 const TIERS: &str = "
 tiers:
@@ -285,6 +285,30 @@ async fn leaving_at_once_while_stripe_is_down_says_when_to_try_again() {
     system.services.stand_in.behave();
     clock(&system, s + told * 60);
     system.books.cancel(id, When::Now).await.expect("when it said");
+}
+
+/// The bucket was sealed before it was over, when nobody knew who else would count in it.
+#[tokio::test]
+async fn whoever_leaves_at_once_before_a_day_without_stripe_is_billed_all_the_same() {
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    clock(&system, START_S + 5_000);
+    calls(&system, &sold, 27).await;
+    let id = &sold.customer.id;
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/billing/meter_events".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::RateLimited429,
+    });
+    cancel_refused(&system, &sold).await;
+    run_until(&system, START_S + 26 * 3_600).await;
+    system.services.stand_in.behave();
+    run_until(&system, START_S + 27 * 3_600).await;
+    assert_eq!(units(&system, &sold).await, (27, 27, 27));
+    system.books.cancel(id, When::Now).await.expect("cancelled");
+    let all = invoices(&system, &sold).await;
+    assert!(all.iter().any(|invoice| usage(invoice).contains(&(7, 70))), "{all:?}");
 }
 
 #[tokio::test]

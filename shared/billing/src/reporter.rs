@@ -20,11 +20,11 @@ use farebox_core::{
     expression::Expression,
     id::{CustomerId, Generation},
     ledger::{
-        self, Claim, NextStep, PUT_OFF_S, Report, Row, RowKey, RowState, have_minutes_of_their_own, next_step,
-        report_timestamp, wait_until,
+        self, ASK_AFTER_S, Claim, NextStep, PUT_OFF_S, Report, Row, RowKey, RowState, have_minutes_of_their_own,
+        next_step, report_timestamp, wait_until,
     },
     message::UNITS_MAX,
-    time::Bucket,
+    time::{Bucket, Timestamp},
 };
 use farebox_stripe::MeterEvent;
 use serde::Serialize;
@@ -299,11 +299,7 @@ impl Run {
                 &mut report.closed,
             )
         } else {
-            // The row's first message may not have known yet that a change or a period's end cuts its hour.
-            let bucket = Bucket {
-                end: row.bucket_end.min(customer.cycle.bucket_at(key.bucket).end),
-                ..row.bucket()
-            };
+            let bucket = bucket_of(customer, row);
             let frozen = Report {
                 value: units - credit,
                 stripe_customer,
@@ -311,9 +307,7 @@ impl Run {
                 timestamp: report_timestamp(bucket, key.generation.slot()),
                 identifier: key.identifier(),
             };
-            // The row's own slot may be newer than the customer's record.
-            let slots = customer.next_slot.max(key.generation.slot().saturating_add(1));
-            let is_own = have_minutes_of_their_own(bucket, slots, now);
+            let is_own = has_own_minute(customer, row, now);
             let write = ledger::freeze(&frozen, units, credit, now);
             (ledger::with_own_minute(write, is_own), &mut report.sealed)
         };
@@ -383,6 +377,7 @@ impl Run {
                 .await?;
             return Ok(None);
         }
+        let own_minute = self.has_own_minute(row).await?;
         let claim = Claim {
             token: self.books.accounts.random().token()?,
             at: self.books.now(),
@@ -390,6 +385,7 @@ impl Run {
         let RowWrite::Applied(row) = self.books.ledger.write(key, ledger::claim(&claim)).await? else {
             return Ok(None); // another worker has it
         };
+        let row = Row { own_minute, ..row };
         let token = claim.token.as_str();
         match self.attempt(&row).await {
             Verdict::Delivered(how) => {
@@ -420,6 +416,19 @@ impl Run {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether the report's minute is its own. A row that was frozen before its bucket was over could not know: a later generation
+    /// could count in it as well. Once the bucket is over, and before Stripe is asked for the minute, the record knows them all.
+    async fn has_own_minute(&self, row: &Row) -> Result<Option<bool>, Error> {
+        let (key, now) = (&row.key, self.books.now());
+        if row.own_minute != Some(false) || now.s() <= key.bucket.saturating_add(ASK_AFTER_S) {
+            return Ok(row.own_minute);
+        }
+        let Some(customer) = self.books.accounts.customer(&key.customer).await? else {
+            return Ok(row.own_minute);
+        };
+        Ok(Some(has_own_minute(&customer, row, now)))
     }
 
     /// A row that is parked is billed to nobody until somebody looks at it. Sent before the row is parked, so that a crash in
@@ -556,6 +565,20 @@ impl Run {
             RowWrite::Refused(row) => Ok(row),
         }
     }
+}
+
+/// A row's bucket. Its first message may not have known yet that a change or a period's end cuts the hour.
+fn bucket_of(customer: &Customer, row: &Row) -> Bucket {
+    Bucket {
+        end: row.bucket_end.min(customer.cycle.bucket_at(row.key.bucket).end),
+        ..row.bucket()
+    }
+}
+
+/// Whether a row's report has its minute for itself. The row's own slot may be newer than the customer's record.
+fn has_own_minute(customer: &Customer, row: &Row, now: Timestamp) -> bool {
+    let slots = customer.next_slot.max(row.key.generation.slot().saturating_add(1));
+    have_minutes_of_their_own(bucket_of(customer, row), slots, now)
 }
 
 /// Names a parking: a row that is parked again after the operator let it go is told of again. Letting it go starts `tries` anew,

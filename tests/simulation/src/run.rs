@@ -110,6 +110,8 @@ pub(crate) struct Subject {
     tier: Option<(Timestamp, String, u64)>,
     /// Changes that were begun: what an older one says does not count any more.
     changes: u64,
+    /// Changes that have not ended: each may still overtake what another one says.
+    under_way: u64,
 }
 
 #[derive(Clone)]
@@ -189,6 +191,7 @@ impl Run {
                 shut: None,
                 tier: None,
                 changes: 0,
+                under_way: 0,
             });
         }
         Self {
@@ -567,13 +570,8 @@ impl Run {
 
     async fn suspend(&self, customer: usize, is_suspended: bool) {
         let (id, control) = (self.id(customer), self.world.operator.control());
-        let change = {
-            let mut subjects = self.subjects();
-            let subject = &mut subjects[customer];
-            subject.changes += 1;
-            subject.shut = None;
-            subject.changes
-        };
+        let change = self.begin_change(customer);
+        self.subjects()[customer].shut = None;
         let done = self
             .insist(async || {
                 control
@@ -584,10 +582,9 @@ impl Run {
                     .await
             })
             .await;
-        let mut subjects = self.subjects();
-        let subject = &mut subjects[customer];
-        if done.is_some() && is_suspended && subject.changes == change {
-            subject.shut = Some(self.world.wire.now());
+        let says_what_holds = self.end_change(customer, change);
+        if done.is_some() && is_suspended && says_what_holds {
+            self.subjects()[customer].shut = Some(self.world.wire.now());
         }
     }
 
@@ -605,6 +602,7 @@ impl Run {
     async fn change_tier(&self, customer: usize, tier: usize, now: bool) {
         let id = self.id(customer);
         let change = self.begin_change(customer);
+        self.subjects()[customer].tier = None;
         let done = self
             .insist(async || {
                 let offer = Offer {
@@ -616,35 +614,44 @@ impl Run {
                 self.world.operator.change_tier(&id, offer).await
             })
             .await;
-        if let Some(changed) = done.filter(|_| now) {
+        let says_what_holds = self.end_change(customer, change);
+        if let Some(changed) = done.filter(|_| now && says_what_holds) {
             let from = changed.phases.last().map_or(0, |phase| phase.from);
-            let mut subjects = self.subjects();
-            let subject = &mut subjects[customer];
-            if subject.changes == change {
-                subject.tier = Some((self.world.wire.now(), TIER_NAMES[tier].to_owned(), from));
-            }
+            self.subjects()[customer].tier = Some((self.world.wire.now(), TIER_NAMES[tier].to_owned(), from));
         }
     }
 
     async fn cancel(&self, customer: usize, now: bool) {
         let id = self.id(customer);
         let change = self.begin_change(customer);
+        self.subjects()[customer].tier = None;
         let when = if now { When::Now } else { When::PeriodEnd };
         let done = self.insist(async || self.world.operator.cancel(&id, when).await).await;
-        let mut subjects = self.subjects();
-        let subject = &mut subjects[customer];
-        if done.is_some() && now && subject.changes == change {
-            subject.shut = Some(self.world.wire.now());
+        let says_what_holds = self.end_change(customer, change);
+        if done.is_some() && now && says_what_holds {
+            self.subjects()[customer].shut = Some(self.world.wire.now());
         }
     }
 
-    /// From now on nobody was told what holds.
+    /// A change begins. Until it has ended nobody knows what holds.
     fn begin_change(&self, customer: usize) -> u64 {
         let mut subjects = self.subjects();
         let subject = &mut subjects[customer];
         subject.changes += 1;
-        subject.tier = None;
+        subject.under_way += 1;
         subject.changes
+    }
+
+    /// Whether what the change did holds from now on: of changes at the same time nobody knows which was the last.
+    fn end_change(&self, customer: usize, change: u64) -> bool {
+        let mut subjects = self.subjects();
+        let subject = &mut subjects[customer];
+        subject.under_way -= 1;
+        let says_what_holds = subject.changes == change && subject.under_way == 0;
+        if !says_what_holds {
+            (subject.tier, subject.shut) = (None, None);
+        }
+        says_what_holds
     }
 
     // Small things

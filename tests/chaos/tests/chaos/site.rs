@@ -142,7 +142,7 @@ const SITES: &[Site] = &[
     table("delivered", "UpdateItem", &[LEDGER, "outcome = :how, #due = :now REMOVE claim"], &[Consumer, Webhook, Operator]),
     table("retry later", "UpdateItem", &[LEDGER, "faults = if_not_exists(faults, :zero) + :fault"], &[Consumer]),
     table("park", "UpdateItem", &[LEDGER, "outcome = :why REMOVE claim, #work"], &[Consumer]),
-    table("reopen", "UpdateItem", &[LEDGER, "outcome = :why REMOVE #work"], &[Webhook]),
+    table("reopen", "UpdateItem", &[LEDGER, "#identifier = :next REMOVE #work"], &[Webhook]),
     table("finish", "UpdateItem", &[LEDGER, r#""REMOVE #work""#], &[Consumer, Webhook, Operator]),
     table("put off", "UpdateItem", &[LEDGER, r#""SET #due = :due""#], &[Operator]),
     table("store period's units", "UpdateItem", &[LEDGER, "SET #shard = :units"], &[Consumer]),
