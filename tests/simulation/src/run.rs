@@ -374,6 +374,7 @@ impl Run {
         let subjects = self.subjects();
         let subject = &subjects[customer];
         let told = |moment: Option<Timestamp>| moment.is_some_and(|moment| moment < began);
+        let changed_late = self.world.wire.state().changed_late;
         let mut broken = Vec::new();
         // What the table did not count it did not hold against a change either: those are let through by what is remembered.
         if *verdict == Verdict::Admitted {
@@ -385,6 +386,7 @@ impl Run {
             }
             if let Some((moment, tier, from)) = &subject.tier
                 && *moment < began
+                && changed_late.is_none_or(|late| late < *moment)
                 && local.s() >= *from
                 && let Ok(Response::Simple { context, .. }) = answer
                 && !context.iter().any(|(name, value)| *name == "tier" && value == tier)

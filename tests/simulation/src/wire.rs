@@ -196,6 +196,9 @@ pub(crate) struct State {
     pub(crate) trace: Trace,
     pub(crate) requests: u64,
     pub(crate) troubled: u64,
+    /// When Stripe last did a change of a subscription whose caller had given it up: it undoes what was changed since, and Stripe's
+    /// updates know no condition that could prevent that.
+    pub(crate) changed_late: Option<Timestamp>,
     attempts: u64,
 }
 
@@ -221,6 +224,7 @@ impl Wire {
                 trace,
                 requests: 0,
                 troubled: 0,
+                changed_late: None,
                 attempts: 0,
             }),
         }))
@@ -358,6 +362,9 @@ impl Wire {
                 | Fate::FaultAfter
                 | Fate::Garbled => {
                     let answer = work.await;
+                    if fate == Fate::LateThere && what.starts_with("POST /v1/subscriptions/") {
+                        wire.state().changed_late = Some(wire.now());
+                    }
                     let details = wire.shown(|| match what.as_str() {
                         // The embedded table tells the machine's time.
                         "CreateTable" => answer.status.to_string(),
