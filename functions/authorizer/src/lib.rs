@@ -6,9 +6,12 @@ mod event;
 mod metrics;
 mod outbox;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use farebox_aws::{
@@ -40,6 +43,11 @@ const RELOADS_MAX: u32 = 4;
 /// A refusal that a change of records could lift is confirmed when the last confirmation is older than this. It bounds what
 /// a denied caller can make us read to 20 reads a second and environment.
 const CONFIRMED_MS: u64 = 50;
+/// A table that takes a call and does not answer: reading a key and its customer may take so long, and Lambda ends the function
+/// after 10 s, which is no answer to anybody.
+const RECORDS_MAX: Duration = Duration::from_secs(4);
+/// So long may a reading take without which an answer can be given.
+const READING_MAX: Duration = Duration::from_secs(2);
 /// After so long without a call the connection may be dead: a read that may be retried goes first.
 const IDLE_MS: u64 = 60_000;
 /// So many admissions in a row that a counter item did not count end in denials until it counts again.
@@ -162,7 +170,7 @@ impl Authorizer {
 
     async fn decide(&self, request: &Request<'_>, hash: KeyHash, now: Timestamp) -> Verdict {
         for _ in 0..RELOADS_MAX {
-            let (key, account) = match self.records(hash, now).await {
+            let (key, account) = match within(RECORDS_MAX, self.records(hash, now)).await {
                 Ok(Some(records)) => records,
                 Ok(None) => return Verdict::Unauthorized,
                 Err(error) => {
@@ -317,7 +325,7 @@ impl Authorizer {
             return true;
         }
         self.metrics.reads.fetch_add(1, Relaxed);
-        match self.deps.accounts.customer(&account.customer.id).await {
+        match within(READING_MAX, self.deps.accounts.customer(&account.customer.id)).await {
             Ok(Some(customer)) if customer.auth_epoch == account.customer.auth_epoch => {
                 self.cache().confirm(&customer.id, now);
                 true
@@ -461,7 +469,7 @@ impl Authorizer {
             return;
         }
         self.metrics.reads.fetch_add(1, Relaxed);
-        match self.deps.counters.read(key).await {
+        match within(READING_MAX, self.deps.counters.read(key)).await {
             Ok(Some(counters)) => self
                 .cache()
                 .believe(&account.customer.id, shard, Belief { counters, at: now }),
@@ -572,12 +580,13 @@ impl Authorizer {
     /// Reads the newest catalog while the environment starts, since the first request most likely wants it. What goes wrong
     /// is ignored: that request then finds it.
     pub async fn warm_up(&self) {
-        let Ok(newest) = self.deps.accounts.newest_catalog().await else {
-            return;
+        let newest = async {
+            match self.deps.accounts.newest_catalog().await? {
+                0 => Ok(()),
+                newest => self.catalog(newest).await.map(drop),
+            }
         };
-        if newest > 0 {
-            let _ = self.catalog(newest).await;
-        }
+        let _ = within(READING_MAX, newest).await;
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -587,4 +596,17 @@ impl Authorizer {
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A reading, or that it took too long.
+async fn within<T>(
+    limit: Duration,
+    reading: impl Future<Output = Result<T, farebox_aws::Error>>,
+) -> Result<T, farebox_aws::Error> {
+    tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| {
+        Err(farebox_aws::Error::Call {
+            operation: "read".to_owned(),
+            cause: format!("no answer within {} s", limit.as_secs()),
+        })
+    })
 }

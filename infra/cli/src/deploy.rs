@@ -20,8 +20,18 @@ const TEMPLATE: &str = "template.yaml";
 /// What tells Farebox's template from others of that name.
 const MARK: &str = "farebox-authorizer";
 
+/// The longest name of a stack: a function's name has at most 64 characters
+/// (<https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html>), and the longest ends in `-authorizer`.
+const STACK_NAME_MAX: usize = 64 - "-authorizer".len();
+
 pub(crate) async fn run(options: Deploy, place: &Where, out: Out) -> Result<Done, Failure> {
     let target = target(place)?;
+    if target.stack.len() > STACK_NAME_MAX {
+        return Err(Failure::usage(format!(
+            "{} is too long a name: at most {STACK_NAME_MAX} characters, as functions are called after the stack",
+            target.stack
+        )));
+    }
     let template = match &options.template {
         Some(file) => file.clone(),
         None => find(&std::env::current_dir().map_err(Failure::failed)?)?,
@@ -61,7 +71,9 @@ pub(crate) async fn run(options: Deploy, place: &Where, out: Out) -> Result<Done
     sam::check_cargo_lambda(&std::env::var_os("PATH").unwrap_or_default())?;
     for call in &calls {
         out.say(&format!("$ {call}"))?;
-        call.run(out)?;
+        if let Err(failure) = call.run(out) {
+            return Err(after(failure, place).await);
+        }
     }
     // It is deployed, whether its outputs can be read or not.
     let described = match Reach::of(place).await {
@@ -99,6 +111,24 @@ pub(crate) async fn run(options: Deploy, place: &Where, out: Out) -> Result<Done
 }
 
 /// The stack that the options name; `farebox dev` is none.
+/// A failure, with the way out of what it may have left: a creation that was rolled back leaves the tables, and a stack that can
+/// neither be updated nor created again.
+async fn after(failure: Failure, place: &Where) -> Failure {
+    let described = match Reach::of(place).await {
+        Ok(reach) => stack::describe(&reach).await,
+        Err(failure) => Err(failure),
+    };
+    match (failure, described) {
+        (Failure::Failed(text), Ok(stack)) if stack.status.starts_with("ROLLBACK_") => Failure::Failed(format!(
+            "{text}. The stack {name} could not be created ({}): farebox destroy --stack {name} --delete-tables clears what is left, \
+             then mend the cause and deploy again",
+            stack.status,
+            name = stack.name
+        )),
+        (failure, _) => failure,
+    }
+}
+
 pub(crate) fn target(place: &Where) -> Result<Target, Failure> {
     if place.local.is_some() {
         return Err(Failure::usage(

@@ -66,8 +66,10 @@ async fn a_deployment_is_refused_before_anything_is_run() {
     let mistaken = tools.0.join("tiers.yaml");
     std::fs::write(&mistaken, "tiers:\n  pro: {price: -1}\n").expect("a file");
     let mistaken = mistaken.to_str().expect("a path").to_owned();
-    let cases: [(i32, &[&str], &str); 6] = [
+    let long = "a".repeat(54);
+    let cases: [(i32, &[&str], &str); 7] = [
         (64, &["deploy"], "nobody can be asked here"),
+        (64, &["deploy", "--yes", "--stack", &long], "at most 53 characters"),
         (64, &["deploy", "--yes", "--parameter", "KeyBrnd=x"], "KeyBrand"),
         (64, &["deploy", "--yes", "--parameter", "KeyBrand"], "Name=value"),
         (64, &["deploy", "--yes", "--local"], "the local system is not deployed"),
@@ -105,6 +107,33 @@ async fn a_deployment_is_refused_before_anything_is_run() {
     elsewhere.current_dir("/");
     let (code, _, stderr) = run(elsewhere).await;
     assert_eq!((code, stderr.contains("--template")), (64, true), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_deployment_that_was_rolled_back_names_the_way_out() {
+    let tools = Directory::new("rolled-back");
+    let script = r#"if [ "$1" = --version ]; then echo "SAM CLI, version 1.170.0"; exit; fi; [ "$1" = build ]"#;
+    tools.program("sam", script).program("cargo-lambda", "exit 1");
+    let (_system, variables) = stack().await;
+    let rolled_back = async |request: axum::extract::Request| {
+        let body = aws(request).await.into_body();
+        let body = axum::body::to_bytes(body, usize::MAX).await.expect("an answer");
+        String::from_utf8_lossy(&body).replace("CREATE_COMPLETE", "ROLLBACK_COMPLETE")
+    };
+    let url = serve(axum::Router::new().fallback(rolled_back)).await;
+    for (endpoint, is_named) in [(Some(&url), true), (None, false)] {
+        let variables: Vec<(&str, &str)> = variables
+            .iter()
+            .map(|(name, value)| match endpoint {
+                Some(url) if *name == "AWS_ENDPOINT_URL" => (*name, url.as_str()),
+                _ => (*name, value.as_str()),
+            })
+            .collect();
+        let (code, _, stderr) = run(operator(&["deploy", "--yes"], &tools, &variables)).await;
+        assert_eq!(code, 1, "{stderr}");
+        let way_out = "farebox destroy --stack farebox --delete-tables";
+        assert_eq!(stderr.contains(way_out), is_named, "{stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Who is let in while DynamoDB or SQS is away, and what is missing from the start.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use farebox_aws::connect::Need;
 use farebox_tests::{Answer, call, counted, system};
@@ -81,6 +81,25 @@ async fn an_environment_lets_in_a_hundred_in_a_row_without_counting_them() {
     wires.dynamodb.cut(true);
     assert_eq!(ask(&payer.key).await, Answer::Admitted, "the table has answered since");
     assert_eq!(counted(&system, &payer).await, 3);
+}
+
+/// Lambda ends a function that takes 10 s, and then nobody is answered anything.
+#[tokio::test]
+async fn a_table_that_does_not_answer_is_answered_for_in_time() {
+    let system = system(TIERS, 1).await;
+    let sold = system.sell("payer", "billed", Default::default()).await.expect("sold");
+    let hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let wires = Wires {
+        dynamodb: Wire::to(hole.local_addr().expect("an address")).await,
+        ..Wires::to(&system).await
+    };
+    let cold = wires.environment(&system);
+    let in_time = tokio::time::timeout(Duration::from_secs(8), async {
+        cold.warm_up().await;
+        call(&system, &cold, &sold.key, "/v1/x").await
+    });
+    let answer = in_time.await.expect("before Lambda gives up");
+    assert!(is_unavailable(&answer), "{answer:?}");
 }
 
 /// What follows a response holds up the environment's next request.
