@@ -2,7 +2,7 @@
 # Changes one operator or value at a time and sees whether a test notices. Works on a copy of the tree.
 #
 #   tests/mutants/run.sh rules      what decides, counts and prices, against its own tests: an hour on one core
-#   tests/mutants/run.sh report     what folds, seals and reports, against the simulation
+#   tests/mutants/run.sh report     what folds, seals and reports, against the simulation, then the scenarios
 #
 # Further arguments go to cargo-mutants: `-F core/src/money.rs` for one file, `--list`, `--iterate`.
 set -euo pipefail
