@@ -16,7 +16,7 @@ use farebox_stripe::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Books, Error, PlanPrices};
+use crate::{Books, Error, PlanPrices, reporter::seconds};
 
 /// So often a step of a sale may meet a 5xx of Stripe's in a day.
 const NAMES_MAX: u32 = 50;
@@ -562,7 +562,6 @@ impl Books {
             let Some(meter) = self.stripe.find_meter(&event_name).await? else {
                 return Err(Error::Refused(format!("Stripe has no meter {event_name}")));
             };
-            let seconds = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
             // A window of whole minutes that holds the whole period so far.
             let (start, end) = (period.start / 60 * 60, (last + 60) / 60 * 60);
             let shown = self

@@ -5,6 +5,7 @@ mod change;
 mod concurrent;
 mod follow;
 mod reconcile;
+mod repair;
 mod reporter;
 
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub use catalogue::{CataloguePlan, Making, Mismatch, PlanPrices, Staying, TierPl
 pub use change::{CUSTOMER_KEY, Offer, Sale, When};
 pub use concurrent::each;
 pub use follow::{Concern, Followed, SoldPlan, agree, base_plan, period, unpaid_since};
-pub use reconcile::{Asked, InvoiceCheck, Parked, Reconciler, Reconciliation, Remedy, RowCheck, SumCheck};
+pub use reconcile::{Asked, InvoiceCheck, Reconciler, Reconciliation, RowCheck, SumCheck};
+pub use repair::{Parked, Remedy};
 pub use reporter::{TickReport, rows};
 
 /// Where the time comes from.

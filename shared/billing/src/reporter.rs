@@ -599,7 +599,7 @@ fn refused(error: farebox_stripe::Error, fault: bool) -> Verdict {
 }
 
 /// Stripe's clock counts in signed seconds; ours ends long before the difference shows.
-fn seconds(s: u64) -> i64 {
+pub(crate) fn seconds(s: u64) -> i64 {
     i64::try_from(s).unwrap_or(i64::MAX)
 }
 
