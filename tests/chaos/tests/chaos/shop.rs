@@ -14,10 +14,6 @@ use farebox_core::{
 use farebox_stripe::{Buyer, CheckoutPrice, NewCheckout};
 use http::Request;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 use crate::{
     audit::Audit,
@@ -149,21 +145,8 @@ impl World {
 
     /// A request to Stripe that passes by every proxy.
     async fn at_stripe(&self, method: &str, path: &str, form: &str) -> Value {
-        let address = self.system.services.addresses[2];
-        let mut socket = TcpStream::connect(address).await.expect("Stripe listens");
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk_test_local\r\n\
-             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
-            form.len()
-        );
-        socket.write_all(request.as_bytes()).await.expect("Stripe reads");
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.expect("Stripe answers");
-        let status = answer.get(9..12).unwrap_or_default();
-        assert!(
-            status.starts_with('2') || status.starts_with('3'),
-            "{method} {path}: {answer}"
-        );
+        let (status, answer) = farebox_tests::stripe(&self.system, method, path, form).await;
+        assert!((200..400).contains(&status), "{method} {path}: {answer}");
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         serde_json::from_str(body).unwrap_or_default()
     }
