@@ -18,6 +18,8 @@ use farebox_aws::{
 };
 use farebox_billing::{Books, Offer, When};
 use farebox_core::{
+    admission::parse_bucket_attribute,
+    counter::BUCKETS_MAX,
     id::Generation,
     ledger::{self, Report, RowKey, RowState},
     tiers::Overrides,
@@ -30,6 +32,12 @@ const PRO: &str = "
 tiers:
   pro: {price: 49/month, included_calls: 100/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.002/call}
   team: {price: 99/month, included_calls: 100/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $0.002/call}";
+
+const TWO_METERS: &str = "
+meters: {tokens: [/v1/generate]}
+tiers:
+  pro: {price: 49/month, rate_limit: unlimited, endpoints: [/v1/*], included_calls: {api_calls: 100/month, tokens: 100/month},
+    overage: {api_calls: $0.002, tokens: $0.002}}";
 
 async fn calls(system: &System, sold: &Sold, n: u64) {
     for _ in 0..n {
@@ -246,7 +254,7 @@ fn size(item: &Item) -> usize {
 
 #[tokio::test]
 async fn in_five_days_without_stripe_the_item_stays_below_1_kb_and_nothing_is_lost() {
-    let system = system(PRO, 1).await;
+    let system = system(TWO_METERS, 1).await;
     let sold = sell(&system, "pro").await;
     // Nobody listens there.
     let nowhere = farebox_stripe::Config {
@@ -263,8 +271,16 @@ async fn in_five_days_without_stripe_the_item_stays_below_1_kb_and_nothing_is_lo
         system.clock().set(Timestamp::from_s(START_S + hour * 3_600 + 600));
         cut_off.tick().await.expect("a tick");
         calls(&system, &sold, 2).await;
+        let answer = call(&system, &environment(&system, 0), &sold.key, "/v1/generate").await;
+        assert_eq!(answer, Answer::Admitted);
         system.send_usage().await.expect("folded");
-        largest = largest.max(size(&counter(&system).await));
+        let item = counter(&system).await;
+        largest = largest.max(size(&item));
+        let waiting = item
+            .keys()
+            .filter(|name| parse_bucket_attribute(name).is_some())
+            .count();
+        assert!(waiting <= BUCKETS_MAX + 2, "{waiting} buckets after {hour} hours");
     }
     assert!(largest < 1_024, "{largest} bytes");
     let (rows, _) = system.control.ledger.scan().await.expect("readable");
@@ -275,8 +291,11 @@ async fn in_five_days_without_stripe_the_item_stays_below_1_kb_and_nothing_is_lo
 
     let back = Timestamp::from_s(START_S + (hours + 3) * 3_600);
     system.run_until(back).await.expect("time passes");
-    assert_eq!(units(&system, &sold).await, (240, 240, 240));
+    let tokens = hours;
+    assert_eq!(units(&system, &sold).await, (240, 240 + tokens, 240));
     let (rows, _) = system.control.ledger.scan().await.expect("readable");
-    assert_eq!(rows.len(), 120);
+    assert_eq!(rows.len(), 240);
+    let of_tokens = rows.iter().filter(|row| row.key.meter == "tokens");
+    assert_eq!(of_tokens.map(|row| row.units).sum::<u64>(), tokens);
     assert!(rows.iter().all(|row| row.state == RowState::Reported), "{rows:?}");
 }

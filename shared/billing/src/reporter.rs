@@ -96,8 +96,8 @@ enum Verdict {
 struct Run {
     books: Books,
     meters: Mutex<HashMap<String, String>>,
-    /// Rows whose bucket began before this second are worked on though they are not due yet.
-    early_until: u64,
+    /// Rows are worked on before they are due: their customer's period closes.
+    is_closing: bool,
     /// From this second on no row is taken up; the next tick goes on with them.
     stop_at: u64,
     /// Attempts since the last one that ended well.
@@ -113,7 +113,7 @@ impl Books {
     pub async fn tick(&self) -> Result<TickReport, Error> {
         let began = self.now().s();
         let keys = self.ledger.due(began, ROWS_MAX).await?;
-        Ok(self.run(keys, 0, began.saturating_add(TICK_MAX_S)).await)
+        Ok(self.run(keys, false, began.saturating_add(TICK_MAX_S)).await)
     }
 
     /// Opens a row for every bucket of a customer that began before a second, and brings these rows as far as they get, due or
@@ -124,31 +124,32 @@ impl Books {
     /// # Errors
     /// [`Error::Table`] if the counter items can't be read; repeating is safe.
     pub async fn close(&self, customer: &Customer, until: u64) -> Result<TickReport, Error> {
+        let is_closing = |key: &RowKey| key.bucket < until;
         let mut keys = self.ledger.waiting(&customer.id).await?;
+        keys.retain(is_closing);
         for shard in 0..self.control().shards(customer).await? {
             let Some(item) = self.counters.read(&counters::key(&customer.id, shard)).await? else {
                 tracing::error!(customer = %customer.id, shard, "the counter item is missing; restore it");
                 continue;
             };
             for (key, units) in rows(&customer.id, shard, &item) {
-                if key.bucket < until {
+                if is_closing(&key) {
                     let end = customer.cycle.bucket_at(key.bucket).end;
                     self.ledger.write(&key, ledger::fold(&key, end, units)).await?;
                     keys.push(key);
                 }
             }
         }
-        keys.retain(|key| key.bucket < until);
         keys.sort();
         keys.dedup();
-        Ok(self.run(keys, until, u64::MAX).await)
+        Ok(self.run(keys, true, u64::MAX).await)
     }
 
-    async fn run(&self, keys: Vec<RowKey>, early_until: u64, stop_at: u64) -> TickReport {
+    async fn run(&self, keys: Vec<RowKey>, is_closing: bool, stop_at: u64) -> TickReport {
         let run = Arc::new(Run {
             books: self.clone(),
             meters: Mutex::default(),
-            early_until,
+            is_closing,
             stop_at,
             failures: AtomicU32::new(0),
         });
@@ -239,10 +240,7 @@ impl Run {
     async fn advance(&self, key: &RowKey, seen: &mut Option<RowState>, report: &mut TickReport) -> Result<(), Error> {
         let mut row = self.books.ledger.read(key).await?;
         // The index may lag: the row itself says when it is due.
-        let is_due = |row: &Row| {
-            let is_early = row.key.bucket < self.early_until && row.state != RowState::Sending;
-            is_early || row.due <= self.books.now().s()
-        };
+        let is_due = |row: &Row| row.is_due(self.is_closing, self.books.now());
         // Each step leads to a later state, unless others change what it rests on again and again: then the next tick goes on.
         for _ in 0..STEPS_MAX {
             let Some(current) = row.filter(is_due) else { break };

@@ -256,6 +256,13 @@ impl Row {
         }
     }
 
+    /// Whether something is to be done with it. Where its customer's period closes that is before it is due, but for a report that
+    /// may be under way.
+    #[must_use]
+    pub fn is_due(&self, is_closing: bool, now: Timestamp) -> bool {
+        (is_closing && self.state != RowState::Sending) || self.due <= now.s()
+    }
+
     /// The v1 `Idempotency-Key` of the next attempt: derived from the identifier, and moved on only after a 5xx was
     /// received, because Stripe stores and replays those (<https://docs.stripe.com/api/idempotent_requests>).
     #[must_use]

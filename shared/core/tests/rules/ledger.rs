@@ -53,6 +53,24 @@ fn row(slot: u32, end: u64, now: u64) -> Row {
 }
 
 #[test]
+fn a_row_is_due_at_its_second_and_where_its_period_closes_unless_a_report_is_under_way() {
+    let is_due = |state, is_closing, now| {
+        let row = Row {
+            state,
+            due: HOUR,
+            ..row(0, HOUR + 3_600, HOUR)
+        };
+        row.is_due(is_closing, Timestamp::from_s(now))
+    };
+    for state in [RowState::Open, RowState::Sealed, RowState::Sending, RowState::Reported] {
+        assert!(!is_due(state, false, HOUR - 1));
+        assert!(is_due(state, false, HOUR));
+        assert!(is_due(state, true, HOUR));
+        assert_eq!(is_due(state, true, HOUR - 1), state != RowState::Sending);
+    }
+}
+
+#[test]
 fn a_report_waits_until_its_stamp_is_four_minutes_ahead() {
     let row = row(10, HOUR + 3_600, HOUR);
     let sendable = HOUR + 600 - 240;
