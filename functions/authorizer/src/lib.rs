@@ -37,7 +37,7 @@ use outbox::Outbox;
 use serde::{Deserialize as _, Deserializer};
 
 /// Writes to the table for one decision: the first, and those that a wrong belief or a throttled table ask for.
-const ATTEMPTS_MAX: u32 = 4;
+pub const ATTEMPTS_MAX: u32 = 4;
 /// How often records may turn out stale within one decision.
 const RELOADS_MAX: u32 = 4;
 /// A refusal that a change of records could lift is confirmed when the last confirmation is older than this. It bounds what

@@ -42,6 +42,10 @@ pub(crate) struct Call {
     pub(crate) verdict: Option<Verdict>,
     /// How often the write that counts it was committed.
     pub(crate) commits: u64,
+    /// How often that write was sent.
+    pub(crate) writes: u64,
+    /// How often the table said whether it was done or its condition did not hold.
+    pub(crate) answered: u64,
     /// How often that write ended so that nobody could know.
     pub(crate) unknown: u64,
 }
@@ -83,6 +87,11 @@ impl Table {
 }
 
 impl Audit {
+    /// Units that were asked for by some requests.
+    pub(crate) fn units(&self, which: impl Fn(&Call) -> bool) -> u64 {
+        self.calls.iter().filter(|call| which(call)).map(|call| call.cost).sum()
+    }
+
     pub(crate) fn violation(&mut self, text: String) {
         self.violations.push(text);
     }

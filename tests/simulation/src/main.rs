@@ -140,6 +140,7 @@ fn add(sum: &mut Outcome, outcome: &Outcome) {
     sum.reported += outcome.reported;
     sum.given += outcome.given;
     sum.unknown += outcome.unknown;
+    sum.uncounted += outcome.uncounted;
     sum.wire = (sum.wire.0 + outcome.wire.0, sum.wire.1 + outcome.wire.1);
 }
 
@@ -147,9 +148,9 @@ fn totals(out: &mut impl Write, sum: &Outcome) -> io::Result<()> {
     let (wire, troubled) = sum.wire;
     writeln!(
         out,
-        "{} requests, {} units admitted, {} counted, {} in Stripe, {} given; {} counting writes of unknown outcome; \
-         {wire} wire requests, {troubled} in trouble",
-        sum.calls, sum.admitted, sum.counted, sum.reported, sum.given, sum.unknown
+        "{} requests, {} units admitted, {} of them said to be uncounted, {} counted, {} in Stripe, {} given; \
+         {} counting writes of unknown outcome; {wire} wire requests, {troubled} in trouble",
+        sum.calls, sum.admitted, sum.uncounted, sum.counted, sum.reported, sum.given, sum.unknown
     )
 }
 

@@ -75,6 +75,8 @@ pub struct Outcome {
     pub given: u64,
     /// Counting writes of unknown outcome.
     pub unknown: u64,
+    /// Units let through though the table did not say that they were counted.
+    pub uncounted: u64,
     /// Requests to tables, queues and Stripe, and how many of them met trouble.
     pub wire: (u64, u64),
     /// What did not hold. Empty is a run that is right to the unit.
@@ -330,6 +332,8 @@ impl Run {
                 cost,
                 verdict: None,
                 commits: 0,
+                writes: 0,
+                answered: 0,
                 unknown: 0,
             });
             state.audit.calls.len() - 1
@@ -718,15 +722,15 @@ impl Run {
     fn outcome(&self, seed: u64) -> Outcome {
         let mut state = self.world.wire.state();
         let audit = &mut state.audit;
-        let is_in = |call: &&Call| matches!(call.verdict, Some(Verdict::Admitted | Verdict::Uncounted));
         let mut outcome = Outcome {
             seed,
             calls: audit.calls.len() as u64,
-            admitted: audit.calls.iter().filter(is_in).map(|call| call.cost).sum(),
+            admitted: audit.units(|call| matches!(call.verdict, Some(Verdict::Admitted | Verdict::Uncounted))),
             counted: audit.counted.values().sum(),
             reported: audit.reported,
             given: audit.given,
             unknown: audit.calls.iter().map(|call| call.unknown).sum(),
+            uncounted: audit.units(|call| call.verdict == Some(Verdict::Uncounted)),
             violations: std::mem::take(&mut audit.violations),
             ..Outcome::default()
         };

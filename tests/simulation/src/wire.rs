@@ -29,7 +29,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tower::ServiceExt;
 
 use crate::{
-    audit::{Audit, Table},
+    audit::{Audit, Call, Table},
     queue::Queues,
     sabotage::Sabotage,
     store::{self, Answer, Store},
@@ -244,6 +244,13 @@ impl Wire {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something of a request.
+    fn of_call(&self, call: usize, note: impl FnOnce(&mut Call)) {
+        if let Some(call) = self.state().audit.calls.get_mut(call) {
+            note(call);
+        }
     }
 
     pub(crate) fn note(&self, who: impl fmt::Display, what: &str, details: &str) {
@@ -469,10 +476,14 @@ impl HttpConnector for Line {
                     behind.work_on_table(actor, &operation, &body, call)
                 }
             };
+            let call = call.filter(|_| is_admission);
+            if let Some(call) = call {
+                wire.of_call(call, |call| call.writes += 1);
+            }
             // If the SDK stops to wait, nobody knows how it ended.
             let mut doubt = Doubt {
                 wire: wire.clone(),
-                call: call.filter(|_| is_admission),
+                call,
             };
             let outcome = wire.exchange(actor, service, &what, shown, work).await;
             let is_known = |outcome: &Result<Answer, Broken>| match outcome {
@@ -482,6 +493,15 @@ impl HttpConnector for Line {
             };
             if doubt.call.is_some() && is_known(&outcome) {
                 doubt.call = None;
+            }
+            let is_answered = |answer: &Answer| {
+                is_json(&answer.body)
+                    && (answer.status == 200 || answer.body.contains("ConditionalCheckFailedException"))
+            };
+            if let (Some(call), Ok(answer)) = (call, &outcome)
+                && is_answered(answer)
+            {
+                wire.of_call(call, |call| call.answered += 1);
             }
             match outcome {
                 Ok(answer) => store::respond(answer),
@@ -505,10 +525,8 @@ struct Doubt {
 
 impl Drop for Doubt {
     fn drop(&mut self) {
-        if let Some(call) = self.call
-            && let Some(call) = self.wire.state().audit.calls.get_mut(call)
-        {
-            call.unknown += 1;
+        if let Some(call) = self.call {
+            self.wire.of_call(call, |call| call.unknown += 1);
         }
     }
 }
