@@ -49,10 +49,10 @@ pub fn denied(denial: &Denial, standing: &Standing, warn_percent: u8, now: Times
     context
 }
 
-/// The context of a request that could not be counted and whose tier must not be exceeded.
+/// The context of a request that could not be counted and is not let through uncounted.
 #[must_use]
 pub fn unavailable(now: Timestamp) -> Context {
-    let message = "The request could not be counted. It was not let through, because its quota must hold.".to_owned();
+    let message = "The request could not be counted just now, and was not let through.".to_owned();
     refused("unavailable", message, now.plus_ms(1_000), now)
 }
 
