@@ -378,7 +378,7 @@ impl Authorizer {
                     return Admission::Stale;
                 }
                 let counters = belief.map(|belief| belief.counters).unwrap_or_default();
-                let standing = admission::standing(&demand, &counters);
+                let standing = admission::standing(&demand, &counters, Some(&denial));
                 return Admission::Decided(Verdict::Denied(answer::denied(
                     &denial,
                     &standing,
@@ -398,7 +398,11 @@ impl Authorizer {
                 Outcome::ConditionFailed(Some(counters)) => {
                     self.cache().answered(&customer.id, shard);
                     let judgement = admission::judge(&demand, &counters);
-                    let standing = admission::standing(&demand, &counters);
+                    let denial = match &judgement {
+                        Judgement::Denied(denial) => Some(denial),
+                        Judgement::Stale | Judgement::Admissible(_) => None,
+                    };
+                    let standing = admission::standing(&demand, &counters, denial);
                     self.cache().believe(&customer.id, shard, Belief { counters, at: now });
                     match judgement {
                         Judgement::Stale => return Admission::Stale,
@@ -464,7 +468,7 @@ impl Authorizer {
         }
         match admission::judge(demand, &belief.counters) {
             Judgement::Denied(denial) => {
-                let standing = admission::standing(demand, &belief.counters);
+                let standing = admission::standing(demand, &belief.counters, Some(&denial));
                 Some(answer::denied(
                     &denial,
                     &standing,
@@ -503,7 +507,7 @@ impl Authorizer {
     ) -> Verdict {
         let Subject { customer, terms, .. } = *subject;
         let granted = customer.granted(&demand.meter, demand.now.s());
-        let standing = admission::standing(demand, &counters);
+        let standing = admission::standing(demand, &counters, None);
         match counters.generation.clone().try_into() {
             Ok(generation) => self.outbox().put(
                 UsageMessage {
