@@ -1083,6 +1083,48 @@ async fn who_buys_by_checkout_is_a_customer_and_sees_the_first_key_once() {
 }
 
 #[tokio::test]
+async fn a_session_that_was_shown_costs_stripe_no_call() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 200);
+    // Whatever asks Stripe now gets no answer.
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::Error500BeforeCommit,
+    });
+    assert_eq!(welcome(&webhook, "cs_test_unknown", "application/json").await.0, 503);
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 410);
+}
+
+#[tokio::test]
+async fn a_page_that_stripe_keeps_waiting_says_so_in_time() {
+    let system = system(TIERS, 1).await;
+    let session = check_out(&system, Some("acme"), None).await;
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/checkout/sessions/".to_owned(),
+        times: 1,
+        kind: FaultKind::Delay(3_000),
+    });
+    let hasty = Webhook::new(Deps {
+        patience: Duration::from_millis(300),
+        ..deps(&system.books)
+    });
+    let request = Request::get(format!("/live/welcome?session_id={session}"));
+    let request = request.body(Bytes::new()).expect("a request");
+    let response = hasty.handle(request, Timestamp::from_s(START_S)).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "5");
+    assert!(response.body().contains("not ready yet"), "{}", response.body());
+    // Nothing was shown, so the same page shows it now.
+    let webhook = webhook(&system.books);
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 200);
+}
+
+#[tokio::test]
 async fn the_page_need_not_wait_for_the_event() {
     let system = system(TIERS, 1).await;
     let webhook = webhook(&system.books);

@@ -25,7 +25,14 @@ impl Webhook {
     pub(crate) async fn welcome(&self, request: &Request<Bytes>) -> Response<String> {
         let wants_json = wants_json(request.headers());
         let shown = match session_id(request.uri().query().unwrap_or_default()) {
-            Some(session) => self.show(session).await,
+            // Whoever asks must be told before the function ends: it would cost its whole time and answer nobody.
+            Some(session) => match tokio::time::timeout(self.deps.patience, self.show(session)).await {
+                Ok(shown) => shown,
+                Err(_) => {
+                    tracing::error!(session_ends = ending(session), "showing the first key took too long");
+                    Err(Refusal::NotNow)
+                }
+            },
             None => Err(Refusal::NoSuchSession),
         };
         match shown {
@@ -46,6 +53,14 @@ impl Webhook {
             Refusal::NotNow
         };
         let accounts = &self.deps.books.accounts;
+        // Anybody may ask, as often as they like: what is known here costs no call of Stripe's.
+        if accounts
+            .is_marked(&shown(session))
+            .await
+            .map_err(|e| failed(e.into()))?
+        {
+            return Err(Refusal::ShownAlready);
+        }
         let session = match self.deps.books.stripe.checkout_session(session).await {
             Ok(session) => session,
             Err(error) if error.is_missing() => return Err(Refusal::NoSuchSession),
@@ -63,7 +78,7 @@ impl Webhook {
             return Err(Refusal::ShownAlready);
         }
         // The mark goes first: a page that gets lost shows nothing, rather than the key to two people.
-        let is_first = accounts.mark_once(&format!("shown-{}", session.id), now).await;
+        let is_first = accounts.mark_once(&shown(&session.id), now).await;
         match is_first.map_err(|e| failed(e.into()))? {
             true => Ok(admitted),
             false => Err(Refusal::ShownAlready),
@@ -104,6 +119,11 @@ impl Webhook {
             None => String::new(),
         }
     }
+}
+
+/// The mark that a session's key was shown.
+fn shown(session: &str) -> String {
+    format!("shown-{session}")
 }
 
 const HTML: &str = "text/html; charset=utf-8";

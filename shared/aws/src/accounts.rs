@@ -182,12 +182,13 @@ impl AccountTable {
         }
     }
 
-    /// Whether an event's effect is stored.
+    /// Whether there is a mark: an event's effect is stored, or what must happen once has its first time behind it.
     ///
     /// # Errors
     /// [`Error`] if the table can't be read.
-    pub async fn is_marked(&self, event: &str) -> Result<bool, Error> {
-        Ok(self.read::<u64>(&format!("e#{event}"), "event").await?.is_some())
+    pub async fn is_marked(&self, what: &str) -> Result<bool, Error> {
+        // What it says differs with who made it.
+        Ok(self.text(&format!("e#{what}"), "event").await?.is_some())
     }
 
     /// Marks an event that has no effect on a customer's record.

@@ -119,7 +119,11 @@ async fn a_session_of_a_payment_link_names_the_link() {
     assert_eq!(press(&api, &open, "email=b@example.com").await.status, 303);
     let complete = api.get(&format!("/v1/checkout/sessions/{}", id(&open))).await.ok();
     assert_eq!(
-        (&complete["status"], &complete["payment_link"], &complete["client_reference_id"]),
+        (
+            &complete["status"],
+            &complete["payment_link"],
+            &complete["client_reference_id"]
+        ),
         (&"complete".into(), &link.into(), &"anybody".into())
     );
     assert_eq!(complete["created"], START);
