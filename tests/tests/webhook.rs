@@ -1082,6 +1082,54 @@ async fn who_buys_by_checkout_is_a_customer_and_sees_the_first_key_once() {
     assert_eq!(request(&system, key, "/v1/x").await, Answer::Unauthorized);
 }
 
+/// How many keys a customer has.
+async fn keys(system: &System, customer: &str) -> usize {
+    let customer = customer.to_owned().try_into().expect("an id");
+    system.books.accounts.keys(&customer).await.expect("readable").len()
+}
+
+/// The key follows from the secret and the brand of today: a link from long ago must not yield another key than it once did.
+#[tokio::test]
+async fn an_old_link_yields_no_key_whatever_the_secret_and_the_brand_are_by_then() {
+    let system = system(TIERS, 1).await;
+    let before = webhook(&system.books);
+    let after = Webhook::new(Deps {
+        first_key: FirstKeySecret::new("another-secret-for-first-keys-01").expect("a secret"),
+        brand: "other".to_owned(),
+        ..deps(&system.books)
+    });
+    let shown = check_out(&system, Some("shown"), None).await;
+    let unseen = check_out(&system, Some("unseen"), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(event["data"]["object"]["id"], unseen.as_str());
+    assert_eq!(welcome(&before, &shown, "application/json").await.0, 200);
+    assert_eq!(welcome(&after, &shown, "application/json").await.0, 410);
+    assert_eq!(keys(&system, "shown").await, 1);
+
+    // Of the second one nobody has opened the page, and no event has come yet.
+    let late = START_S + 30 * DAY_S + 1;
+    system.clock().set(Timestamp::from_s(late));
+    for session in [&shown, &unseen] {
+        assert_eq!(welcome(&after, session, "application/json").await.0, 410);
+    }
+    assert_eq!(keys(&system, "shown").await, 1);
+    assert_eq!(deliver(&after, &event, late).await.1, r#"{"status":"done"}"#);
+    let customers = system.books.accounts.customers().await.expect("readable");
+    let ids: Vec<String> = customers.iter().map(|customer| customer.id.to_string()).collect();
+    assert_eq!(ids, ["shown", "unseen"]);
+    assert_eq!(keys(&system, "unseen").await, 0);
+}
+
+#[tokio::test]
+async fn a_first_key_waits_thirty_days_for_whoever_bought_it() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    system.clock().set(Timestamp::from_s(START_S + 30 * DAY_S));
+    let (status, body) = welcome(&webhook, &session, "application/json").await;
+    assert_eq!(status, 200, "{body}");
+}
+
 #[tokio::test]
 async fn a_session_that_was_shown_costs_stripe_no_call() {
     let system = system(TIERS, 1).await;

@@ -1,26 +1,28 @@
 //! Somebody subscribed on a Checkout page: they become a customer, with a key to begin with.
 
-use farebox_aws::control::{Cause, NewCustomer};
+use farebox_aws::{
+    accounts::MARK_KEPT_S,
+    control::{Cause, NewCustomer},
+};
 use farebox_billing::{Books, CUSTOMER_KEY, Error, base_plan, period};
 use farebox_core::{
     account::{Contact, KeyRecord},
     id::CustomerId,
     key::ApiKey,
     tiers::Overrides,
-    time::Cycle,
+    time::{Cycle, Timestamp},
 };
 use farebox_stripe::{CheckoutSession, Event, Subscription};
 
 use crate::{Webhook, answer::Verdict};
 
+/// For so long after it was opened a session yields a key. The key follows from the secret and the brand of today: without an end,
+/// an old link would yield another key once either is replaced.
+const KEY_WITHIN_MS: u64 = 30 * 86_400_000;
+// A mark that the key was shown is made after the session was opened, so it outlives that.
+const _: () = assert!(KEY_WITHIN_MS < MARK_KEPT_S * 1_000);
 /// How often a record is read again because somebody else changed it meanwhile.
 const TRIES_MAX: u32 = 8;
-
-/// Who came by Checkout, with the first key.
-pub(crate) struct Admitted {
-    pub(crate) customer: CustomerId,
-    pub(crate) key: ApiKey,
-}
 
 impl Webhook {
     pub(crate) async fn checked_out(&self, event: &Event, cause: Cause<'_>) -> Result<Verdict, Error> {
@@ -32,15 +34,24 @@ impl Webhook {
             Err(error) if error.is_missing() => return Ok(Verdict::Ignored),
             Err(error) => return Err(error.into()),
         };
-        match self.admit(&session).await? {
-            Some(_) => self.mark(cause).await,
-            None => Ok(Verdict::Ignored),
+        let Some(customer) = self.admit(&session).await? else {
+            return Ok(Verdict::Ignored);
+        };
+        if self.yields_key(&session) {
+            self.issue(&session, &customer).await?;
         }
+        self.mark(cause).await
     }
 
-    /// Makes whoever completed a session a customer with a key, unless they are one. `None` if they bought nothing of ours.
-    /// Repeating changes nothing, so the page that shows the key need not wait for the event.
-    pub(crate) async fn admit(&self, session: &CheckoutSession) -> Result<Option<Admitted>, Error> {
+    /// Whether a session is young enough to yield a key.
+    pub(crate) fn yields_key(&self, session: &CheckoutSession) -> bool {
+        let created = Timestamp::from_s(u64::try_from(session.created).unwrap_or(0));
+        self.deps.books.now().ms_since(created) <= KEY_WITHIN_MS
+    }
+
+    /// Makes whoever completed a session a customer, unless they are one. `None` if they bought nothing of ours. Repeating
+    /// changes nothing, so the page that shows the key need not wait for the event.
+    pub(crate) async fn admit(&self, session: &CheckoutSession) -> Result<Option<CustomerId>, Error> {
         let (Some("complete"), Some(in_stripe), Some(subscription)) =
             (session.status.as_deref(), &session.customer, &session.subscription)
         else {
@@ -61,8 +72,7 @@ impl Webhook {
             }
         };
         books.follow(&customer, None).await?;
-        let key = self.issue(session, &customer).await?;
-        Ok(Some(Admitted { customer, key }))
+        Ok(Some(customer))
     }
 
     /// Binds a customer of Stripe's to the record that the session names, or to a new one.
@@ -139,7 +149,7 @@ impl Webhook {
     }
 
     /// Issues the session's key. One that was issued before stays as it is, revoked or not.
-    async fn issue(&self, session: &CheckoutSession, customer: &CustomerId) -> Result<ApiKey, Error> {
+    pub(crate) async fn issue(&self, session: &CheckoutSession, customer: &CustomerId) -> Result<ApiKey, Error> {
         let deps = &self.deps;
         let key = deps
             .first_key

@@ -28,7 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Error, connect::Clients, item, random::Random};
 
 /// A mark is kept this long, in seconds: Stripe repeats an event for three days, and shows it for thirty
-/// (<https://docs.stripe.com/webhooks#retries>). What is marked by other names must be over before.
+/// (<https://docs.stripe.com/webhooks#retries>). What is marked by other names must be over before, as a first key is 30 days after
+/// its session was opened.
 pub const MARK_KEPT_S: u64 = 90 * 86_400;
 
 /// How often something is tried again because somebody else changed it meanwhile.
