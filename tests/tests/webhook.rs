@@ -992,14 +992,20 @@ async fn check_out(system: &System, reference: Option<&str>, metadata: Option<&s
     check_out_as(system, buyer, reference, metadata).await
 }
 
-async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, metadata: Option<&str>) -> String {
+/// What `pro` is sold by: the base price, and the metered ones.
+async fn prices_of_pro(system: &System) -> (String, Vec<String>) {
     let terms = system
         .control
         .terms_of(system.catalog.0, "pro", &Overrides::default())
         .await;
     let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
-    let mut line_items = vec![CheckoutPrice::Flat(prices.base)];
-    line_items.extend(prices.metered.into_values().map(CheckoutPrice::Metered));
+    (prices.base, prices.metered.into_values().collect())
+}
+
+async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, metadata: Option<&str>) -> String {
+    let (base, metered) = prices_of_pro(system).await;
+    let mut line_items = vec![CheckoutPrice::Flat(base)];
+    line_items.extend(metered.into_iter().map(CheckoutPrice::Metered));
     let new = NewCheckout {
         buyer,
         client_reference_id: reference.map(str::to_owned),
@@ -1019,15 +1025,41 @@ async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, me
         .create_checkout_session(&new, &key)
         .await
         .expect("a session");
-    let (status, answer) = http(
-        system,
-        "POST",
-        &format!("/_standin/checkout/{}", session.id),
-        "name=Ada",
-    )
-    .await;
-    assert!((200..400).contains(&status), "{answer}");
+    complete(system, &session.id).await;
     session.id
+}
+
+/// Somebody opens a Payment Link, with a reference that they wrote behind its address, and completes the page. Returns the
+/// session's id.
+async fn check_out_by_link(system: &System, reference: &str) -> String {
+    let (base, metered) = prices_of_pro(system).await;
+    let metered: String = metered
+        .iter()
+        .enumerate()
+        .map(|(i, price)| format!("&line_items[{}][price]={price}", i + 1))
+        .collect();
+    let form = format!(
+        "mode=subscription&success_url=https://api.example/welcome&customer_email=eve@example.com&\
+         client_reference_id={reference}&line_items[0][price]={base}&line_items[0][quantity]=1{metered}"
+    );
+    let session = id_of(http(system, "POST", "/_standin/payment_link", &form).await);
+    complete(system, &session).await;
+    session
+}
+
+/// The customer presses the button of a session's page.
+async fn complete(system: &System, session: &str) {
+    let page = format!("/_standin/checkout/{session}");
+    let (status, answer) = http(system, "POST", &page, "name=Ada").await;
+    assert!((200..400).contains(&status), "{answer}");
+}
+
+/// The id of what Stripe answered.
+fn id_of((status, answer): (u16, String)) -> String {
+    assert_eq!(status, 200, "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let object: Value = serde_json::from_str(body).expect("JSON");
+    object["id"].as_str().expect("an id").to_owned()
 }
 
 async fn welcome(webhook: &Webhook, session: &str, accept: &str) -> (u16, String) {
@@ -1210,11 +1242,10 @@ async fn a_name_that_somebody_else_pays_for_is_not_taken_over() {
     assert_eq!(sent(&system, "operator").len(), 1);
 }
 
-#[tokio::test]
-async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
+/// The operator gives acme a tier, and nobody pays for it.
+async fn invite_acme(system: &System) {
     use farebox_aws::control::NewCustomer;
     use farebox_core::{account::Contact, time::Cycle};
-    let system = system(TIERS, 1).await;
     let new = NewCustomer {
         id: "acme".to_owned().try_into().expect("an id"),
         name: "Acme".to_owned(),
@@ -1226,11 +1257,86 @@ async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
         stripe_customer: None,
         stripe_subscription: None,
     };
-    system
-        .control
-        .add_customer(new, system.clock().now())
-        .await
-        .expect("added");
+    let added = system.control.add_customer(new, system.clock().now()).await;
+    added.expect("added");
+}
+
+#[tokio::test]
+async fn a_reference_on_a_payment_link_names_nobody() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    for reference in ["acme", "umbrella"] {
+        check_out_by_link(&system, reference).await;
+        let event = last_event(&system, "checkout.session.completed");
+        assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    }
+    assert_eq!(record(&system).await, before);
+    assert_eq!(keys(&system, "acme").await, 0);
+    let customers = system.books.accounts.customers().await.expect("readable");
+    assert_eq!(customers.len(), 3);
+    for customer in customers.iter().filter(|customer| customer.id.as_str() != "acme") {
+        assert_eq!(Some(customer.id.as_str()), customer.stripe_customer.as_deref());
+        assert_eq!(keys(&system, customer.id.as_str()).await, 1);
+    }
+    // Whoever opens a link writes what they like: the operator is not to be called for it.
+    system.deliver_alerts().await.expect("delivered");
+    assert_eq!(sent(&system, "operator"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_record_that_exists_is_given_away_by_metadata_alone() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    let (status, body) = welcome(&webhook, &session, "application/json").await;
+    assert_eq!(status, 200, "{body}");
+    let shown: Value = serde_json::from_str(&body).expect("JSON");
+    assert!(
+        shown["customer"].as_str().expect("an id").starts_with("cus_"),
+        "{shown}"
+    );
+    assert_eq!(record(&system).await, before);
+    assert_eq!(keys(&system, "acme").await, 0);
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.len() == 1 && told[0].contains("metadata"), "{told:?}");
+
+    check_out(&system, None, Some("acme")).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    assert!(record(&system).await.stripe_customer.is_some());
+    assert_eq!(keys(&system, "acme").await, 1);
+}
+
+/// Without a name of ours a buyer is called as Stripe calls them. Somebody else may have taken that for a name before.
+#[tokio::test]
+async fn who_took_the_name_that_stripe_gives_a_buyer_is_not_given_their_purchase() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let buyer = id_of(http(&system, "POST", "/v1/customers", "email=ada@example.com").await);
+    check_out(&system, Some(&buyer), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    assert_eq!(keys(&system, &buyer).await, 1);
+
+    check_out_as(&system, Buyer::Customer(buyer.clone()), None, None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    let (status, _) = deliver(&webhook, &event, START_S).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(keys(&system, &buyer).await, 1);
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.len() == 1 && told[0].contains("and the record"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
     pass(&system, START_S + 5 * DAY_S).await;
     check_out(&system, Some("somebody-else"), Some("acme")).await;
     system.deliver_events().await.expect("delivered");

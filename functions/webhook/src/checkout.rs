@@ -83,12 +83,14 @@ impl Webhook {
         subscription: &Subscription,
     ) -> Result<CustomerId, Error> {
         let books = &self.deps.books;
-        // Metadata is ours; a reference may have come with the link to a page, so it comes second.
-        let named = session
-            .metadata
-            .get(CUSTOMER_KEY)
-            .or(session.client_reference_id.as_ref());
+        // Only the owner writes metadata. A reference may be the buyer's: anybody can append one to the address of a Payment Link
+        // (<https://docs.stripe.com/payment-links/url-parameters>), and a page of the owner's may take it from the browser. So it
+        // says nothing on a link's session, and on others it names somebody new: what exists is given away by metadata alone.
+        let by_owner = session.metadata.get(CUSTOMER_KEY);
+        let by_reference = session.client_reference_id.as_ref();
+        let named = by_owner.or(by_reference.filter(|_| session.payment_link.is_none()));
         let named = named.and_then(|name| CustomerId::try_from(name.clone()).ok());
+        let may_take = by_owner.is_some() || named.is_none();
         for _ in 0..TRIES_MAX {
             let id = match &named {
                 Some(id) => id.clone(),
@@ -99,8 +101,7 @@ impl Webhook {
             };
             match &seen.stripe_customer {
                 Some(same) if same == in_stripe => return Ok(id),
-                Some(_) => return self.conflict(&id, in_stripe, subscription).await,
-                None => {
+                None if may_take => {
                     let mut changed = seen.clone();
                     changed.stripe_customer = Some(in_stripe.to_owned());
                     changed.stripe_subscription = Some(subscription.id.clone());
@@ -113,22 +114,33 @@ impl Webhook {
                         return Ok(id);
                     }
                 }
+                _ => return self.conflict(&id, in_stripe, subscription).await,
             }
         }
         Err(farebox_aws::Error::Contended(format!("the customer of session …{}", ending(&session.id))).into())
     }
 
-    /// The session names a customer whom another customer of Stripe's pays for. Whoever paid now gets what they paid for, under
-    /// a name of their own.
+    /// The session names a record that is not the buyer's: another customer of Stripe's pays for it, or only the owner may give
+    /// it away. Whoever paid now gets what they paid for, under a name of their own.
     async fn conflict(
         &self,
         named: &CustomerId,
         in_stripe: &str,
         subscription: &Subscription,
     ) -> Result<CustomerId, Error> {
+        let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
+        let own = self.deps.books.accounts.customer(&id).await?;
+        if own
+            .as_ref()
+            .is_some_and(|own| own.stripe_customer.as_deref() != Some(in_stripe))
+        {
+            let text = format!("{in_stripe} subscribed by Checkout, and the record {id} is somebody else's");
+            return Err(Error::Refused(text));
+        }
         let text = format!(
-            "{in_stripe} subscribed by Checkout in the name of {named}, who is another customer in Stripe. They became the \
-             customer {in_stripe}; refund them or merge the two by hand."
+            "{in_stripe} subscribed by Checkout in the name of {named}, whose record is not theirs. They became the customer \
+             {in_stripe}; refund them or merge the two by hand. A record that nobody pays for is given to a buyer by the \
+             session's metadata ({CUSTOMER_KEY}), not by its reference."
         );
         let details = [
             ("subscription", subscription.id.clone()),
@@ -141,8 +153,7 @@ impl Webhook {
             &details,
         )
         .await?;
-        let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
-        match self.deps.books.accounts.customer(&id).await? {
+        match own {
             Some(_) => Ok(id),
             None => add(&self.deps.books, id, in_stripe, subscription).await,
         }
