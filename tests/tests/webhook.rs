@@ -1418,3 +1418,25 @@ async fn a_catalog_that_nobody_made_the_newest_is_no_obstacle() {
     assert_eq!(accounts.newest_catalog().await.expect("readable"), first + 3);
     assert_eq!(accounts.put_catalog(&one).await.expect("the same"), first + 3);
 }
+
+/// Somebody edited a record by hand, and put a secret where a list of them belongs.
+#[tokio::test]
+async fn a_record_that_can_not_be_read_is_not_quoted() {
+    use aws_sdk_dynamodb::types::AttributeValue::S;
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let mut document = serde_json::to_value(&sold.customer).expect("JSON");
+    document["contact"]["webhook_secrets"] = json!("whsec_planted");
+    let put = system.services.clients.dynamodb.put_item();
+    put.table_name(&system.tables().accounts)
+        .item("pk", S("c#acme".to_owned()))
+        .item("sk", S("customer".to_owned()))
+        .item("doc", S(document.to_string()))
+        .send()
+        .await
+        .expect("stored");
+    let read = system.books.accounts.customer(&sold.customer.id).await;
+    let error = read.expect_err("it can't be read").to_string();
+    assert!(!error.contains("whsec_planted"), "{error}");
+    assert!(error.contains("at line 1 column "), "{error}");
+}

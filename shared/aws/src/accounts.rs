@@ -457,7 +457,7 @@ impl AccountTable {
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
-        serde_json::from_str(text).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
+        serde_json::from_str(text).map_err(|e| Error::item(format!("read {}", self.table), place(&e)))
     }
 
     /// The put of a document, as part of a transaction. `seen`: the epoch it must have; 0 is that it must not exist.
@@ -520,6 +520,16 @@ impl AccountTable {
             Err(e) => Err(Error::call(operation(), &e)),
         }
     }
+}
+
+/// What serde_json found and where, without the value that it found: that may be a secret which somebody put in the wrong place.
+fn place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("missing field") {
+        return text;
+    }
+    let (kind, line, column) = (error.classify(), error.line(), error.column());
+    format!("unexpected json ({kind:?}) at line {line} column {column}")
 }
 
 /// The attribute by which the table drops a mark.
