@@ -387,6 +387,15 @@ class Gateway(unittest.TestCase):
             self.assertNotIn("AuthorizerId", route["Properties"], name)
         self.assertLessEqual(properties("WebhookStage")["DefaultRouteSettings"]["ThrottlingRateLimit"], 100)
 
+    def test_the_page_that_anybody_may_ask_for_leaves_stripes_events_their_room(self):
+        welcome = properties("WelcomeRoute")["RouteKey"]
+        stage = properties("WebhookStage")
+        self.assertEqual(list(stage["RouteSettings"]), [welcome])
+        # CloudFormation makes the stage and the route in any order, and a stage that names a route before it exists is refused.
+        self.assertIn("WelcomeRoute", as_list(RESOURCES["WebhookStage"]["DependsOn"]))
+        for limit in ("ThrottlingRateLimit", "ThrottlingBurstLimit"):
+            self.assertLessEqual(stage["RouteSettings"][welcome][limit] * 10, stage["DefaultRouteSettings"][limit])
+
 
 class Watching(unittest.TestCase):
     def test_every_alarm_tells_somebody_why(self):

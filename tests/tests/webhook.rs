@@ -992,14 +992,20 @@ async fn check_out(system: &System, reference: Option<&str>, metadata: Option<&s
     check_out_as(system, buyer, reference, metadata).await
 }
 
-async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, metadata: Option<&str>) -> String {
+/// What `pro` is sold by: the base price, and the metered ones.
+async fn prices_of_pro(system: &System) -> (String, Vec<String>) {
     let terms = system
         .control
         .terms_of(system.catalog.0, "pro", &Overrides::default())
         .await;
     let prices = system.books.ensure_plan(&terms.expect("terms")).await.expect("prices");
-    let mut line_items = vec![CheckoutPrice::Flat(prices.base)];
-    line_items.extend(prices.metered.into_values().map(CheckoutPrice::Metered));
+    (prices.base, prices.metered.into_values().collect())
+}
+
+async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, metadata: Option<&str>) -> String {
+    let (base, metered) = prices_of_pro(system).await;
+    let mut line_items = vec![CheckoutPrice::Flat(base)];
+    line_items.extend(metered.into_iter().map(CheckoutPrice::Metered));
     let new = NewCheckout {
         buyer,
         client_reference_id: reference.map(str::to_owned),
@@ -1019,15 +1025,41 @@ async fn check_out_as(system: &System, buyer: Buyer, reference: Option<&str>, me
         .create_checkout_session(&new, &key)
         .await
         .expect("a session");
-    let (status, answer) = http(
-        system,
-        "POST",
-        &format!("/_standin/checkout/{}", session.id),
-        "name=Ada",
-    )
-    .await;
-    assert!((200..400).contains(&status), "{answer}");
+    complete(system, &session.id).await;
     session.id
+}
+
+/// Somebody opens a Payment Link, with a reference that they wrote behind its address, and completes the page. Returns the
+/// session's id.
+async fn check_out_by_link(system: &System, reference: &str) -> String {
+    let (base, metered) = prices_of_pro(system).await;
+    let metered: String = metered
+        .iter()
+        .enumerate()
+        .map(|(i, price)| format!("&line_items[{}][price]={price}", i + 1))
+        .collect();
+    let form = format!(
+        "mode=subscription&success_url=https://api.example/welcome&customer_email=eve@example.com&\
+         client_reference_id={reference}&line_items[0][price]={base}&line_items[0][quantity]=1{metered}"
+    );
+    let session = id_of(http(system, "POST", "/_standin/payment_link", &form).await);
+    complete(system, &session).await;
+    session
+}
+
+/// The customer presses the button of a session's page.
+async fn complete(system: &System, session: &str) {
+    let page = format!("/_standin/checkout/{session}");
+    let (status, answer) = http(system, "POST", &page, "name=Ada").await;
+    assert!((200..400).contains(&status), "{answer}");
+}
+
+/// The id of what Stripe answered.
+fn id_of((status, answer): (u16, String)) -> String {
+    assert_eq!(status, 200, "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let object: Value = serde_json::from_str(body).expect("JSON");
+    object["id"].as_str().expect("an id").to_owned()
 }
 
 async fn welcome(webhook: &Webhook, session: &str, accept: &str) -> (u16, String) {
@@ -1082,6 +1114,96 @@ async fn who_buys_by_checkout_is_a_customer_and_sees_the_first_key_once() {
     assert_eq!(request(&system, key, "/v1/x").await, Answer::Unauthorized);
 }
 
+/// How many keys a customer has.
+async fn keys(system: &System, customer: &str) -> usize {
+    let customer = customer.to_owned().try_into().expect("an id");
+    system.books.accounts.keys(&customer).await.expect("readable").len()
+}
+
+/// The key follows from the secret and the brand of today: a link from long ago must not yield another key than it once did.
+#[tokio::test]
+async fn an_old_link_yields_no_key_whatever_the_secret_and_the_brand_are_by_then() {
+    let system = system(TIERS, 1).await;
+    let before = webhook(&system.books);
+    let after = Webhook::new(Deps {
+        first_key: FirstKeySecret::new("another-secret-for-first-keys-01").expect("a secret"),
+        brand: "other".to_owned(),
+        ..deps(&system.books)
+    });
+    let shown = check_out(&system, Some("shown"), None).await;
+    let unseen = check_out(&system, Some("unseen"), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(event["data"]["object"]["id"], unseen.as_str());
+    assert_eq!(welcome(&before, &shown, "application/json").await.0, 200);
+    assert_eq!(welcome(&after, &shown, "application/json").await.0, 410);
+    assert_eq!(keys(&system, "shown").await, 1);
+
+    // Of the second one nobody has opened the page, and no event has come yet.
+    let late = START_S + 30 * DAY_S + 1;
+    system.clock().set(Timestamp::from_s(late));
+    for session in [&shown, &unseen] {
+        assert_eq!(welcome(&after, session, "application/json").await.0, 410);
+    }
+    assert_eq!(keys(&system, "shown").await, 1);
+    assert_eq!(deliver(&after, &event, late).await.1, r#"{"status":"done"}"#);
+    let customers = system.books.accounts.customers().await.expect("readable");
+    let ids: Vec<String> = customers.iter().map(|customer| customer.id.to_string()).collect();
+    assert_eq!(ids, ["shown", "unseen"]);
+    assert_eq!(keys(&system, "unseen").await, 0);
+}
+
+#[tokio::test]
+async fn a_first_key_waits_thirty_days_for_whoever_bought_it() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    system.clock().set(Timestamp::from_s(START_S + 30 * DAY_S));
+    let (status, body) = welcome(&webhook, &session, "application/json").await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
+async fn a_session_that_was_shown_costs_stripe_no_call() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 200);
+    // Whatever asks Stripe now gets no answer.
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/".to_owned(),
+        times: u32::MAX,
+        kind: FaultKind::Error500BeforeCommit,
+    });
+    assert_eq!(welcome(&webhook, "cs_test_unknown", "application/json").await.0, 503);
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 410);
+}
+
+#[tokio::test]
+async fn a_page_that_stripe_keeps_waiting_says_so_in_time() {
+    let system = system(TIERS, 1).await;
+    let session = check_out(&system, Some("acme"), None).await;
+    system.services.stand_in.misbehave(Fault {
+        method: None,
+        path_prefix: "/v1/checkout/sessions/".to_owned(),
+        times: 1,
+        kind: FaultKind::Delay(3_000),
+    });
+    let hasty = Webhook::new(Deps {
+        patience: Duration::from_millis(300),
+        ..deps(&system.books)
+    });
+    let request = Request::get(format!("/live/welcome?session_id={session}"));
+    let request = request.body(Bytes::new()).expect("a request");
+    let response = hasty.handle(request, Timestamp::from_s(START_S)).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "5");
+    assert!(response.body().contains("not ready yet"), "{}", response.body());
+    // Nothing was shown, so the same page shows it now.
+    let webhook = webhook(&system.books);
+    assert_eq!(welcome(&webhook, &session, "application/json").await.0, 200);
+}
+
 #[tokio::test]
 async fn the_page_need_not_wait_for_the_event() {
     let system = system(TIERS, 1).await;
@@ -1120,11 +1242,10 @@ async fn a_name_that_somebody_else_pays_for_is_not_taken_over() {
     assert_eq!(sent(&system, "operator").len(), 1);
 }
 
-#[tokio::test]
-async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
+/// The operator gives acme a tier, and nobody pays for it.
+async fn invite_acme(system: &System) {
     use farebox_aws::control::NewCustomer;
     use farebox_core::{account::Contact, time::Cycle};
-    let system = system(TIERS, 1).await;
     let new = NewCustomer {
         id: "acme".to_owned().try_into().expect("an id"),
         name: "Acme".to_owned(),
@@ -1136,11 +1257,86 @@ async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
         stripe_customer: None,
         stripe_subscription: None,
     };
-    system
-        .control
-        .add_customer(new, system.clock().now())
-        .await
-        .expect("added");
+    let added = system.control.add_customer(new, system.clock().now()).await;
+    added.expect("added");
+}
+
+#[tokio::test]
+async fn a_reference_on_a_payment_link_names_nobody() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    for reference in ["acme", "umbrella"] {
+        check_out_by_link(&system, reference).await;
+        let event = last_event(&system, "checkout.session.completed");
+        assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    }
+    assert_eq!(record(&system).await, before);
+    assert_eq!(keys(&system, "acme").await, 0);
+    let customers = system.books.accounts.customers().await.expect("readable");
+    assert_eq!(customers.len(), 3);
+    for customer in customers.iter().filter(|customer| customer.id.as_str() != "acme") {
+        assert_eq!(Some(customer.id.as_str()), customer.stripe_customer.as_deref());
+        assert_eq!(keys(&system, customer.id.as_str()).await, 1);
+    }
+    // Whoever opens a link writes what they like: the operator is not to be called for it.
+    system.deliver_alerts().await.expect("delivered");
+    assert_eq!(sent(&system, "operator"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_record_that_exists_is_given_away_by_metadata_alone() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
+    let before = record(&system).await;
+    let webhook = webhook(&system.books);
+    let session = check_out(&system, Some("acme"), None).await;
+    let (status, body) = welcome(&webhook, &session, "application/json").await;
+    assert_eq!(status, 200, "{body}");
+    let shown: Value = serde_json::from_str(&body).expect("JSON");
+    assert!(
+        shown["customer"].as_str().expect("an id").starts_with("cus_"),
+        "{shown}"
+    );
+    assert_eq!(record(&system).await, before);
+    assert_eq!(keys(&system, "acme").await, 0);
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.len() == 1 && told[0].contains("metadata"), "{told:?}");
+
+    check_out(&system, None, Some("acme")).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    assert!(record(&system).await.stripe_customer.is_some());
+    assert_eq!(keys(&system, "acme").await, 1);
+}
+
+/// Without a name of ours a buyer is called as Stripe calls them. Somebody else may have taken that for a name before.
+#[tokio::test]
+async fn who_took_the_name_that_stripe_gives_a_buyer_is_not_given_their_purchase() {
+    let system = system(TIERS, 1).await;
+    let webhook = webhook(&system.books);
+    let buyer = id_of(http(&system, "POST", "/v1/customers", "email=ada@example.com").await);
+    check_out(&system, Some(&buyer), None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    assert_eq!(deliver(&webhook, &event, START_S).await.1, r#"{"status":"done"}"#);
+    assert_eq!(keys(&system, &buyer).await, 1);
+
+    check_out_as(&system, Buyer::Customer(buyer.clone()), None, None).await;
+    let event = last_event(&system, "checkout.session.completed");
+    let (status, _) = deliver(&webhook, &event, START_S).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(keys(&system, &buyer).await, 1);
+    system.deliver_alerts().await.expect("delivered");
+    let told = sent(&system, "operator");
+    assert!(told.len() == 1 && told[0].contains("and the record"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_record_without_stripe_is_bound_to_who_pays_for_it() {
+    let system = system(TIERS, 1).await;
+    invite_acme(&system).await;
     pass(&system, START_S + 5 * DAY_S).await;
     check_out(&system, Some("somebody-else"), Some("acme")).await;
     system.deliver_events().await.expect("delivered");
@@ -1221,4 +1417,26 @@ async fn a_catalog_that_nobody_made_the_newest_is_no_obstacle() {
     assert_eq!(accounts.put_catalog(&one).await.expect("stored"), first + 3);
     assert_eq!(accounts.newest_catalog().await.expect("readable"), first + 3);
     assert_eq!(accounts.put_catalog(&one).await.expect("the same"), first + 3);
+}
+
+/// Somebody edited a record by hand, and put a secret where a list of them belongs.
+#[tokio::test]
+async fn a_record_that_can_not_be_read_is_not_quoted() {
+    use aws_sdk_dynamodb::types::AttributeValue::S;
+    let system = system(TIERS, 1).await;
+    let sold = sell(&system, "pro").await;
+    let mut document = serde_json::to_value(&sold.customer).expect("JSON");
+    document["contact"]["webhook_secrets"] = json!("whsec_planted");
+    let put = system.services.clients.dynamodb.put_item();
+    put.table_name(&system.tables().accounts)
+        .item("pk", S("c#acme".to_owned()))
+        .item("sk", S("customer".to_owned()))
+        .item("doc", S(document.to_string()))
+        .send()
+        .await
+        .expect("stored");
+    let read = system.books.accounts.customer(&sold.customer.id).await;
+    let error = read.expect_err("it can't be read").to_string();
+    assert!(!error.contains("whsec_planted"), "{error}");
+    assert!(error.contains("at line 1 column "), "{error}");
 }

@@ -1,26 +1,28 @@
 //! Somebody subscribed on a Checkout page: they become a customer, with a key to begin with.
 
-use farebox_aws::control::{Cause, NewCustomer};
+use farebox_aws::{
+    accounts::MARK_KEPT_S,
+    control::{Cause, NewCustomer},
+};
 use farebox_billing::{Books, CUSTOMER_KEY, Error, base_plan, period};
 use farebox_core::{
     account::{Contact, KeyRecord},
     id::CustomerId,
     key::ApiKey,
     tiers::Overrides,
-    time::Cycle,
+    time::{Cycle, Timestamp},
 };
 use farebox_stripe::{CheckoutSession, Event, Subscription};
 
 use crate::{Webhook, answer::Verdict};
 
+/// For so long after it was opened a session yields a key. The key follows from the secret and the brand of today: without an end,
+/// an old link would yield another key once either is replaced.
+const KEY_WITHIN_MS: u64 = 30 * 86_400_000;
+// A mark that the key was shown is made after the session was opened, so it outlives that.
+const _: () = assert!(KEY_WITHIN_MS < MARK_KEPT_S * 1_000);
 /// How often a record is read again because somebody else changed it meanwhile.
 const TRIES_MAX: u32 = 8;
-
-/// Who came by Checkout, with the first key.
-pub(crate) struct Admitted {
-    pub(crate) customer: CustomerId,
-    pub(crate) key: ApiKey,
-}
 
 impl Webhook {
     pub(crate) async fn checked_out(&self, event: &Event, cause: Cause<'_>) -> Result<Verdict, Error> {
@@ -32,15 +34,24 @@ impl Webhook {
             Err(error) if error.is_missing() => return Ok(Verdict::Ignored),
             Err(error) => return Err(error.into()),
         };
-        match self.admit(&session).await? {
-            Some(_) => self.mark(cause).await,
-            None => Ok(Verdict::Ignored),
+        let Some(customer) = self.admit(&session).await? else {
+            return Ok(Verdict::Ignored);
+        };
+        if self.yields_key(&session) {
+            self.issue(&session, &customer).await?;
         }
+        self.mark(cause).await
     }
 
-    /// Makes whoever completed a session a customer with a key, unless they are one. `None` if they bought nothing of ours.
-    /// Repeating changes nothing, so the page that shows the key need not wait for the event.
-    pub(crate) async fn admit(&self, session: &CheckoutSession) -> Result<Option<Admitted>, Error> {
+    /// Whether a session is young enough to yield a key.
+    pub(crate) fn yields_key(&self, session: &CheckoutSession) -> bool {
+        let created = Timestamp::from_s(u64::try_from(session.created).unwrap_or(0));
+        self.deps.books.now().ms_since(created) <= KEY_WITHIN_MS
+    }
+
+    /// Makes whoever completed a session a customer, unless they are one. `None` if they bought nothing of ours. Repeating
+    /// changes nothing, so the page that shows the key need not wait for the event.
+    pub(crate) async fn admit(&self, session: &CheckoutSession) -> Result<Option<CustomerId>, Error> {
         let (Some("complete"), Some(in_stripe), Some(subscription)) =
             (session.status.as_deref(), &session.customer, &session.subscription)
         else {
@@ -61,8 +72,7 @@ impl Webhook {
             }
         };
         books.follow(&customer, None).await?;
-        let key = self.issue(session, &customer).await?;
-        Ok(Some(Admitted { customer, key }))
+        Ok(Some(customer))
     }
 
     /// Binds a customer of Stripe's to the record that the session names, or to a new one.
@@ -73,12 +83,14 @@ impl Webhook {
         subscription: &Subscription,
     ) -> Result<CustomerId, Error> {
         let books = &self.deps.books;
-        // Metadata is ours; a reference may have come with the link to a page, so it comes second.
-        let named = session
-            .metadata
-            .get(CUSTOMER_KEY)
-            .or(session.client_reference_id.as_ref());
+        // Only the owner writes metadata. A reference may be the buyer's: anybody can append one to the address of a Payment Link
+        // (<https://docs.stripe.com/payment-links/url-parameters>), and a page of the owner's may take it from the browser. So it
+        // says nothing on a link's session, and on others it names somebody new: what exists is given away by metadata alone.
+        let by_owner = session.metadata.get(CUSTOMER_KEY);
+        let by_reference = session.client_reference_id.as_ref();
+        let named = by_owner.or(by_reference.filter(|_| session.payment_link.is_none()));
         let named = named.and_then(|name| CustomerId::try_from(name.clone()).ok());
+        let may_take = by_owner.is_some() || named.is_none();
         for _ in 0..TRIES_MAX {
             let id = match &named {
                 Some(id) => id.clone(),
@@ -89,8 +101,7 @@ impl Webhook {
             };
             match &seen.stripe_customer {
                 Some(same) if same == in_stripe => return Ok(id),
-                Some(_) => return self.conflict(&id, in_stripe, subscription).await,
-                None => {
+                None if may_take => {
                     let mut changed = seen.clone();
                     changed.stripe_customer = Some(in_stripe.to_owned());
                     changed.stripe_subscription = Some(subscription.id.clone());
@@ -103,22 +114,33 @@ impl Webhook {
                         return Ok(id);
                     }
                 }
+                _ => return self.conflict(&id, in_stripe, subscription).await,
             }
         }
         Err(farebox_aws::Error::Contended(format!("the customer of session …{}", ending(&session.id))).into())
     }
 
-    /// The session names a customer whom another customer of Stripe's pays for. Whoever paid now gets what they paid for, under
-    /// a name of their own.
+    /// The session names a record that is not the buyer's: another customer of Stripe's pays for it, or only the owner may give
+    /// it away. Whoever paid now gets what they paid for, under a name of their own.
     async fn conflict(
         &self,
         named: &CustomerId,
         in_stripe: &str,
         subscription: &Subscription,
     ) -> Result<CustomerId, Error> {
+        let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
+        let own = self.deps.books.accounts.customer(&id).await?;
+        if own
+            .as_ref()
+            .is_some_and(|own| own.stripe_customer.as_deref() != Some(in_stripe))
+        {
+            let text = format!("{in_stripe} subscribed by Checkout, and the record {id} is somebody else's");
+            return Err(Error::Refused(text));
+        }
         let text = format!(
-            "{in_stripe} subscribed by Checkout in the name of {named}, who is another customer in Stripe. They became the \
-             customer {in_stripe}; refund them or merge the two by hand."
+            "{in_stripe} subscribed by Checkout in the name of {named}, whose record is not theirs. They became the customer \
+             {in_stripe}; refund them or merge the two by hand. A record that nobody pays for is given to a buyer by the \
+             session's metadata ({CUSTOMER_KEY}), not by its reference."
         );
         let details = [
             ("subscription", subscription.id.clone()),
@@ -131,15 +153,14 @@ impl Webhook {
             &details,
         )
         .await?;
-        let id = CustomerId::try_from(in_stripe.to_owned()).map_err(|e| Error::Refused(e.to_string()))?;
-        match self.deps.books.accounts.customer(&id).await? {
+        match own {
             Some(_) => Ok(id),
             None => add(&self.deps.books, id, in_stripe, subscription).await,
         }
     }
 
     /// Issues the session's key. One that was issued before stays as it is, revoked or not.
-    async fn issue(&self, session: &CheckoutSession, customer: &CustomerId) -> Result<ApiKey, Error> {
+    pub(crate) async fn issue(&self, session: &CheckoutSession, customer: &CustomerId) -> Result<ApiKey, Error> {
         let deps = &self.deps;
         let key = deps
             .first_key

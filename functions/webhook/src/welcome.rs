@@ -4,77 +4,89 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use serde_json::json;
 
-use farebox_aws::accounts::MARK_KEPT_S;
 use farebox_billing::Error;
+use farebox_core::{id::CustomerId, key::ApiKey};
 
 use crate::{
     Webhook,
     answer::{Refusal, json as json_page, page, refuse},
-    checkout::{Admitted, ending},
+    checkout::ending,
 };
 
-/// A key is shown this long after it was made.
-const SHOWN_WITHIN_MS: u64 = 30 * 86_400_000;
-// The mark that it was shown outlives that.
-const _: () = assert!(SHOWN_WITHIN_MS < MARK_KEPT_S * 1_000);
 /// Stripe's session ids have about 70.
 const SESSION_BYTES_MAX: usize = 255;
+
+/// A first key that is being shown, and whose it is.
+struct Shown {
+    customer: CustomerId,
+    key: ApiKey,
+}
 
 impl Webhook {
     /// Shows the key of a completed session to whoever has the session's id: Stripe gave it to the buyer alone.
     pub(crate) async fn welcome(&self, request: &Request<Bytes>) -> Response<String> {
         let wants_json = wants_json(request.headers());
         let shown = match session_id(request.uri().query().unwrap_or_default()) {
-            Some(session) => self.show(session).await,
+            // Whoever asks must be told before the function ends: it would cost its whole time and answer nobody.
+            Some(session) => match tokio::time::timeout(self.deps.patience, self.show(session)).await {
+                Ok(shown) => shown,
+                Err(_) => {
+                    tracing::error!(session_ends = ending(session), "showing the first key took too long");
+                    Err(Refusal::NotNow)
+                }
+            },
             None => Err(Refusal::NoSuchSession),
         };
         match shown {
-            Ok(admitted) if wants_json => {
-                let key = admitted.key.reveal();
-                let body = json!({ "customer": admitted.customer, "key": key, "portal": self.deps.portal_url });
+            Ok(Shown { customer, key }) if wants_json => {
+                let body = json!({ "customer": customer, "key": key.reveal(), "portal": self.deps.portal_url });
                 json_page(StatusCode::OK, body.to_string())
             }
-            Ok(admitted) => page(StatusCode::OK, HTML, self.key_page(&admitted)),
+            Ok(Shown { key, .. }) => page(StatusCode::OK, HTML, self.key_page(&key)),
             Err(refusal) if wants_json => with_pace(refusal, refuse(refusal)),
             Err(refusal) => with_pace(refusal, page(refusal.status().0, HTML, self.refusal_page(refusal))),
         }
     }
 
-    async fn show(&self, session: &str) -> Result<Admitted, Refusal> {
+    async fn show(&self, session: &str) -> Result<Shown, Refusal> {
         let failed = |error: Error| {
             tracing::error!(session_ends = ending(session), %error, "the first key can't be shown");
             Refusal::NotNow
         };
         let accounts = &self.deps.books.accounts;
+        // Anybody may ask, as often as they like: what is known here costs no call of Stripe's.
+        let is_shown = accounts.is_marked(&mark(session)).await;
+        if is_shown.map_err(|e| failed(e.into()))? {
+            return Err(Refusal::ShownAlready);
+        }
         let session = match self.deps.books.stripe.checkout_session(session).await {
             Ok(session) => session,
             Err(error) if error.is_missing() => return Err(Refusal::NoSuchSession),
             Err(error) => return Err(failed(error.into())),
         };
-        let admitted = self.admit(&session).await.map_err(failed)?;
-        let admitted = admitted.ok_or(Refusal::NoSuchSession)?;
-        let record = accounts
-            .key(admitted.key.hash())
-            .await
-            .map_err(|e| failed(e.into()))?
-            .ok_or(Refusal::NotNow)?;
-        let now = self.deps.books.now();
-        if record.revoked.is_some() || now.ms_since(record.created) > SHOWN_WITHIN_MS {
+        if session.status.as_deref() == Some("complete") && !self.yields_key(&session) {
+            return Err(Refusal::ShownAlready);
+        }
+        let customer = self.admit(&session).await.map_err(failed)?;
+        let customer = customer.ok_or(Refusal::NoSuchSession)?;
+        let key = self.issue(&session, &customer).await.map_err(failed)?;
+        let record = accounts.key(key.hash()).await.map_err(|e| failed(e.into()))?;
+        if record.ok_or(Refusal::NotNow)?.revoked.is_some() {
             return Err(Refusal::ShownAlready);
         }
         // The mark goes first: a page that gets lost shows nothing, rather than the key to two people.
-        let is_first = accounts.mark_once(&format!("shown-{}", session.id), now).await;
+        let is_first = accounts.mark_once(&mark(&session.id), self.deps.books.now()).await;
         match is_first.map_err(|e| failed(e.into()))? {
-            true => Ok(admitted),
+            true => Ok(Shown { customer, key }),
             false => Err(Refusal::ShownAlready),
         }
     }
 
-    fn key_page(&self, admitted: &Admitted) -> String {
+    fn key_page(&self, key: &ApiKey) -> String {
         let body = format!(
             "<h1>Your API key</h1>\n<p>This is the only time that it is shown. Keep it where you keep passwords.</p>\n\
              <pre>{}</pre>\n<p>Send it as <code>x-api-key</code>, or as <code>Authorization: Bearer</code>.</p>\n{}",
-            admitted.key.reveal(),
+            key.reveal(),
             self.portal("Usage, plan and further keys"),
         );
         document("Welcome", &body)
@@ -104,6 +116,11 @@ impl Webhook {
             None => String::new(),
         }
     }
+}
+
+/// The mark that a session's key was shown.
+fn mark(session: &str) -> String {
+    format!("shown-{session}")
 }
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -28,7 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Error, connect::Clients, item, random::Random};
 
 /// A mark is kept this long, in seconds: Stripe repeats an event for three days, and shows it for thirty
-/// (<https://docs.stripe.com/webhooks#retries>). What is marked by other names must be over before.
+/// (<https://docs.stripe.com/webhooks#retries>). What is marked by other names must be over before, as a first key is 30 days after
+/// its session was opened.
 pub const MARK_KEPT_S: u64 = 90 * 86_400;
 
 /// How often something is tried again because somebody else changed it meanwhile.
@@ -182,12 +183,13 @@ impl AccountTable {
         }
     }
 
-    /// Whether an event's effect is stored.
+    /// Whether there is a mark: an event's effect is stored, or what must happen once has its first time behind it.
     ///
     /// # Errors
     /// [`Error`] if the table can't be read.
-    pub async fn is_marked(&self, event: &str) -> Result<bool, Error> {
-        Ok(self.read::<u64>(&format!("e#{event}"), "event").await?.is_some())
+    pub async fn is_marked(&self, what: &str) -> Result<bool, Error> {
+        // What it says differs with who made it.
+        Ok(self.text(&format!("e#{what}"), "event").await?.is_some())
     }
 
     /// Marks an event that has no effect on a customer's record.
@@ -455,7 +457,7 @@ impl AccountTable {
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
-        serde_json::from_str(text).map_err(|e| Error::item(format!("read {}", self.table), e.to_string()))
+        serde_json::from_str(text).map_err(|e| Error::item(format!("read {}", self.table), place(&e)))
     }
 
     /// The put of a document, as part of a transaction. `seen`: the epoch it must have; 0 is that it must not exist.
@@ -518,6 +520,16 @@ impl AccountTable {
             Err(e) => Err(Error::call(operation(), &e)),
         }
     }
+}
+
+/// What serde_json found and where, without the value that it found: that may be a secret which somebody put in the wrong place.
+fn place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("missing field") {
+        return text;
+    }
+    let (kind, line, column) = (error.classify(), error.line(), error.column());
+    format!("unexpected json ({kind:?}) at line {line} column {column}")
 }
 
 /// The attribute by which the table drops a mark.

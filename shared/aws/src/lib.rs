@@ -19,8 +19,10 @@ pub mod secrets;
 mod sign;
 pub mod telemetry;
 
+use std::error::Error as StdError;
+
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// A call to AWS that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ pub enum Error {
 impl Error {
     fn call<E, R>(operation: impl Into<String>, error: &SdkError<E, R>) -> Self
     where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
+        E: ProvideErrorMetadata + StdError + 'static,
         R: std::fmt::Debug,
     {
         let cause = match error.as_service_error() {
@@ -61,7 +63,7 @@ impl Error {
                 service.code().unwrap_or("no error code"),
                 service.message().unwrap_or("no message")
             ),
-            None => DisplayErrorContext(error).to_string(),
+            None => chain(error),
         };
         Self::Call {
             operation: operation.into(),
@@ -74,5 +76,33 @@ impl Error {
             operation: operation.into(),
             problem: problem.into(),
         }
+    }
+}
+
+/// What an error says, and what its causes say. Not how they are made (`Debug`), as the SDK would add: that may hold the raw answer.
+fn chain(error: &dyn StdError) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::operation::get_item::GetItemError;
+    use aws_smithy_runtime_api::client::result::SdkError;
+
+    use super::Error;
+
+    #[test]
+    fn a_failed_call_says_why_and_quotes_no_answer() {
+        let answer = r#"{"Item":{"doc":{"S":"whsec_planted"}}}"#;
+        let error = SdkError::<GetItemError, &str>::response_error("the connection closed", answer);
+        assert_eq!(
+            Error::call("read accounts customer", &error).to_string(),
+            "read accounts customer: response error: the connection closed"
+        );
     }
 }

@@ -57,6 +57,8 @@ pub enum CheckoutPrice {
 pub struct CheckoutSession {
     /// `cs_…`
     pub id: String,
+    /// When it was opened, unix seconds.
+    pub created: i64,
     /// Where the page is, while it is open.
     pub url: Option<String>,
     /// `open`, `complete`, `expired`. Complete doesn't mean paid.
@@ -69,9 +71,13 @@ pub struct CheckoutSession {
     /// `sub_…`, once it is complete.
     #[serde(default, deserialize_with = "reference::optional")]
     pub subscription: Option<String>,
-    /// Ours to fill.
+    /// Ours to fill on a session that we open. On one that somebody opened by a Payment Link it is what they wrote behind the
+    /// link's address: <https://docs.stripe.com/payment-links/url-parameters>.
     pub client_reference_id: Option<String>,
-    /// Ours to fill.
+    /// `plink_…`, if it was opened by a Payment Link.
+    #[serde(default, deserialize_with = "reference::optional")]
+    pub payment_link: Option<String>,
+    /// Ours to fill; of a Payment Link's session, what the link has.
     #[serde(default, deserialize_with = "or_empty")]
     pub metadata: HashMap<String, String>,
 }

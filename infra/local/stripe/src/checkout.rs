@@ -24,6 +24,9 @@ use crate::{
 /// The path of a session's page, before its id.
 pub(crate) const PAGES: &str = "/_standin/checkout/";
 
+/// Where a session is opened as a Payment Link opens it.
+pub(crate) const LINK: &str = "/_standin/payment_link";
+
 /// "It can be anywhere from 30 minutes to 24 hours after Checkout Session creation. By default, this value is 24 hours from creation."
 const EXPIRES_S: (i64, i64) = (30 * 60, DAY);
 
@@ -77,6 +80,7 @@ pub(crate) struct Session {
     customer: Option<String>,
     customer_email: Option<String>,
     client_reference_id: Option<String>,
+    payment_link: Option<String>,
     currency: String,
     line_items: Vec<LineItem>,
     amount_total: i64,
@@ -201,6 +205,7 @@ impl State {
             customer,
             customer_email,
             client_reference_id,
+            payment_link: None,
             currency: String::new(),
             line_items,
             amount_total: 0,
@@ -225,6 +230,19 @@ impl State {
         }
         self.due
             .insert((session.expires_at, Due::ExpireSession(session.id.clone())));
+        let rendered = render(&session);
+        self.sessions.put(session);
+        Ok(rendered)
+    }
+
+    /// Somebody opened a Payment Link: a session that names the link, with the reference that they wrote behind its address
+    /// (<https://docs.stripe.com/payment-links/url-parameters>). Links are not kept: what this one sells and says is told here, as
+    /// for a session.
+    pub(crate) fn open_link(&mut self, params: Params, host: &str, at: i64) -> Result<Value, ApiError> {
+        let opened = self.create_session(params, host, at)?;
+        let id = opened["id"].as_str().unwrap_or_default();
+        let mut session = self.sessions.get(id, "session")?.clone();
+        session.payment_link = Some(self.ids.mint(Kind::PaymentLink));
         let rendered = render(&session);
         self.sessions.put(session);
         Ok(rendered)
@@ -577,7 +595,7 @@ fn render(session: &Session) -> Value {
         "mode": "subscription",
         "origin_context": null,
         "payment_intent": null,
-        "payment_link": null,
+        "payment_link": session.payment_link,
         "payment_method_collection": if session.card_if_required { "if_required" } else { "always" },
         "payment_method_configuration_details": null,
         "payment_method_options": null,

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     FaultKind, Inner, StandIn,
-    checkout::PAGES,
+    checkout::{LINK, PAGES},
     events::API_VERSION,
     state::{Call, Handled, Outage},
     wire::{error::ApiError, form::Params},
@@ -250,7 +250,7 @@ impl Inner {
             request_id: request_id.to_owned(),
             host: incoming
                 .header("host")
-                .filter(|_| incoming.path == CHECKOUT_SESSIONS)
+                .filter(|_| [CHECKOUT_SESSIONS, LINK].contains(&incoming.path.as_str()))
                 .map(str::to_owned),
             outage,
         };

@@ -234,6 +234,9 @@ impl State {
             ("POST", ["v1", "checkout", "sessions"]) => {
                 self.create_session(params, call.host.as_deref().unwrap_or("localhost"), at)
             }
+            ("POST", ["_standin", "payment_link"]) => {
+                self.open_link(params, call.host.as_deref().unwrap_or("localhost"), at)
+            }
             ("POST", ["_standin", "checkout", id]) => self.complete_session(id, params, at),
             ("POST", ["_standin", "finalization_failures"]) => self.fail_finalizations(params),
             ("GET", ["v2", "core", "events"]) => self.list_thin_events(params),

@@ -694,10 +694,10 @@ async fn an_invoice_is_read_finalized_and_paid() {
 
 #[tokio::test]
 async fn a_checkout_session() {
-    let open = r#"{"id":"cs_test_1","url":"https://checkout.stripe.com/c/1","status":"open","payment_status":"unpaid",
-        "customer":null,"subscription":null,"client_reference_id":"acme","metadata":null}"#;
-    let complete = r#"{"id":"cs_test_1","url":null,"status":"complete","payment_status":"paid","customer":{"id":"cus_1"},
-        "subscription":"sub_1","client_reference_id":"acme","metadata":{"farebox":"1"}}"#;
+    let open = r#"{"id":"cs_test_1","created":1769853600,"url":"https://checkout.stripe.com/c/1","status":"open","payment_status":"unpaid",
+        "customer":null,"subscription":null,"client_reference_id":"acme","payment_link":null,"metadata":null}"#;
+    let complete = r#"{"id":"cs_test_1","created":1769853600,"url":null,"status":"complete","payment_status":"paid","customer":{"id":"cus_1"},
+        "subscription":"sub_1","client_reference_id":"acme","payment_link":"plink_1","metadata":{"farebox":"1"}}"#;
     let server = Server::start([ok(open), ok(open), ok(open), ok(complete)]).await;
     let client = server.client();
     let new = NewCheckout {
@@ -715,6 +715,7 @@ async fn a_checkout_session() {
     let session = client.create_checkout_session(&new, "k1").await.unwrap();
     assert_eq!(session.url.as_deref(), Some("https://checkout.stripe.com/c/1"));
     assert_eq!((session.customer, session.subscription), (None, None));
+    assert_eq!((session.created, session.payment_link), (1_769_853_600, None));
     let new = NewCheckout {
         buyer: Buyer::Email("ada@example.com".to_owned()),
         client_reference_id: None,
@@ -739,6 +740,7 @@ async fn a_checkout_session() {
         (Some("complete"), "paid")
     );
     assert_eq!(session.client_reference_id.as_deref(), Some("acme"));
+    assert_eq!(session.payment_link.as_deref(), Some("plink_1"));
     assert_eq!(session.metadata["farebox"], "1");
     let requests = server.requests();
     let common = [

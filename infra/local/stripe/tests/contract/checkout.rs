@@ -105,6 +105,31 @@ async fn a_completed_session_makes_a_customer_and_a_subscription() {
 }
 
 #[tokio::test]
+async fn a_session_of_a_payment_link_names_the_link() {
+    let api = Api::start().await;
+    let (plain, flat, _) = session(&api, "").await;
+    assert!(plain["payment_link"].is_null());
+    let form = format!(
+        "mode=subscription&success_url=https://a.example&line_items[0][price]={flat}&line_items[0][quantity]=1
+         &client_reference_id=anybody"
+    );
+    let open = api.post("/_standin/payment_link", &form).await.ok();
+    let link = open["payment_link"].as_str().expect("a link");
+    assert!(link.starts_with("plink_"), "{link}");
+    assert_eq!(press(&api, &open, "email=b@example.com").await.status, 303);
+    let complete = api.get(&format!("/v1/checkout/sessions/{}", id(&open))).await.ok();
+    assert_eq!(
+        (
+            &complete["status"],
+            &complete["payment_link"],
+            &complete["client_reference_id"]
+        ),
+        (&"complete".into(), &link.into(), &"anybody".into())
+    );
+    assert_eq!(complete["created"], START);
+}
+
+#[tokio::test]
 async fn an_existing_customer_may_try_without_paying() {
     let api = Api::start().await;
     let customer = api.customer().await;
