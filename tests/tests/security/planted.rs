@@ -199,7 +199,7 @@ async fn use_and_misuse(system: &System, front: &Front, key: &str) -> Vec<Place>
         serde_json::json!({ "headers": { "x-api-key": [key] }, "type": "REQUEST", "path": 7, "httpMethod": key });
     let authorizer = &system.gateway.authorizers()[0];
     let refused = authorizer.handle(&event, system.clock().now()).await;
-    let error = refused.err().expect("no event of API Gateway's");
+    let error = refused.expect_err("no event of API Gateway's");
     answers.push(("the authorizer's error".to_owned(), format!("{error} {error:?}")));
     answers
 }
@@ -258,7 +258,7 @@ async fn use_in_trouble(system: &System, key: &str) -> Place {
     wires.sqs.cut(true);
     let cut_off = wires.environment(system);
     let answer = cut_off.handle(&event(key, "/v1/items"), system.clock().now()).await;
-    let answer = serde_json::to_string(&answer.ok().expect("an answer")).expect("an answer is JSON");
+    let answer = serde_json::to_string(&answer.expect("an answer")).expect("an answer is JSON");
     assert!(answer.contains("unavailable"), "{answer}");
     for kind in [
         FaultKind::Error500BeforeCommit,
