@@ -142,6 +142,8 @@ class Queues(unittest.TestCase):
                 queue = properties(source["Queue"]["Fn::GetAtt"][0])
                 least = 6 * function["Properties"]["Timeout"] + source.get("MaximumBatchingWindowInSeconds", 0)
                 self.assertGreaterEqual(queue["VisibilityTimeout"], least, name)
+                # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html: a throttled function counts as well.
+                self.assertGreaterEqual(queue["RedrivePolicy"]["maxReceiveCount"], 5, name)
                 self.assertEqual(source["FunctionResponseTypes"], ["ReportBatchItemFailures"], name)
                 self.assertIn("MaximumConcurrency", source["ScalingConfig"], name)
         self.assertEqual(seen, 2)
