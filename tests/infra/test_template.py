@@ -426,6 +426,20 @@ class Watching(unittest.TestCase):
         for logical in FUNCTIONS.values():
             self.assertIn(f'{{"Ref": "{logical}"}}', text)
 
+    def test_a_wrong_signing_secret_rings_and_a_single_probe_does_not(self):
+        alarm = properties("RefusedEventAlarm")
+        self.assertEqual((alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]), ("Farebox", "events_refused", "Sum"))
+        self.assertEqual(alarm["Dimensions"], [{"Name": "FunctionName", "Value": {"Ref": "Webhook"}}])
+        self.assertGreater(alarm["Threshold"], 1)
+        # Within an hour Stripe has sent even a lone event about three times.
+        self.assertLessEqual(alarm["Threshold"], 3)
+        self.assertGreaterEqual(alarm["Period"] * alarm["EvaluationPeriods"], 3_600)
+
+    def test_whatever_is_served_and_not_billed_rings(self):
+        # Throttled writes move no other metric than this.
+        watched = {(metric, logical) for namespace, metric, logical in alarmed() if namespace == "Farebox"}
+        self.assertIn(("decisions_uncounted", "Authorizer"), watched)
+
     def test_alarms_and_dashboard_show_metrics_that_are_written(self):
         named = {(metric, logical) for namespace, metric, logical in [*alarmed(), *shown()] if namespace == "Farebox"}
         self.assertGreaterEqual(len(named), 10)
