@@ -2,15 +2,25 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use farebox_aws::control::NewKey;
+use farebox_authorizer::{Authorizer, Deps};
+use farebox_aws::{
+    accounts::AccountTable,
+    connect::{Clients, Settings},
+    control::NewKey,
+    counters::CounterTable,
+    queue::UsageQueue,
+};
 use farebox_billing::{Offer, When};
 use farebox_core::{
     key::{ApiKey, Mode},
     tiers::Overrides,
     time::Timestamp,
 };
+use farebox_local::System;
 use farebox_tests::{Answer, START_S, call, counted, environment, event, sell, system, table_calls, units, writes};
+use http::StatusCode;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 const LIMITED: &str = "tiers: {t: {price: 0, included_calls: unlimited, rate_limit: 50/min, endpoints: [/v1/*]}}";
 const BLOCKED: &str = "tiers: {t: {price: 0, included_calls: 70/month, rate_limit: unlimited, endpoints: [/v1/*]}}";
@@ -358,4 +368,98 @@ async fn who_has_no_counter_item_is_not_let_in_until_it_is_made_anew() {
         .expect("time passes");
     let (_, ledger, _) = units(&system, &sold).await;
     assert_eq!(ledger, 2);
+}
+
+/// An environment whose counter table answers every request that it is too busy.
+async fn busy(system: &System) -> Authorizer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let answer = || async {
+        let error =
+            r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"busy"}"#;
+        (StatusCode::BAD_REQUEST, error)
+    };
+    let table = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, table).await });
+    let services = &system.services;
+    let counters = Clients::new(&Settings {
+        dynamodb_endpoint: Some(format!("http://{address}")),
+        ..services.settings.clone()
+    });
+    Authorizer::new(Deps {
+        accounts: AccountTable::new(services.clients.clone(), system.tables().accounts.clone()),
+        counters: CounterTable::new(counters, system.tables().counters.clone()),
+        queue: UsageQueue::new(services.clients.clone(), system.queues().usage.clone()),
+        forbidden_403: false,
+        usage_identifier_key: None,
+    })
+}
+
+#[tokio::test]
+async fn who_asks_for_more_than_a_table_can_count_is_not_let_in_for_nothing() {
+    const BILLED: &str =
+        "tiers: {t: {price: 0, included_calls: 5/month, rate_limit: unlimited, endpoints: [/v1/*], overage: $1/call}}";
+    let system = system(BILLED, 1).await;
+    let sold = sell(&system, "t").await;
+    let authorizer = busy(&system).await;
+    let denied = Answer::Denied("unavailable".to_owned(), 1);
+    for n in 1..=3 {
+        assert_eq!(call(&system, &authorizer, &sold.key, "/v1/x").await, denied);
+        assert_eq!(authorizer.metrics().writes.load(Relaxed), 4 * n, "it is tried again");
+    }
+    assert_eq!(authorizer.metrics().ambiguous_total.load(Relaxed), 0);
+    assert_eq!(
+        call(&system, &environment(&system, 0), &sold.key, "/v1/x").await,
+        Answer::Admitted
+    );
+    assert_eq!(counted(&system, &sold).await, 1);
+}
+
+/// Payload format 1.0 of an HTTP API looks like a REST API's event, but for its version. It has no usage plans whose missing key
+/// could turn a request away, and a failure is its 500.
+#[tokio::test]
+async fn an_http_api_with_policies_lets_nobody_through_who_is_forbidden() {
+    let system = system(TWO, 1).await;
+    let sold = sell(&system, "small").await;
+    let clients = &system.services.clients;
+    let authorizer = Authorizer::new(Deps {
+        accounts: AccountTable::new(clients.clone(), system.tables().accounts.clone()),
+        counters: CounterTable::new(clients.clone(), system.tables().counters.clone()),
+        queue: UsageQueue::new(clients.clone(), system.queues().usage.clone()),
+        forbidden_403: true,
+        usage_identifier_key: Some("present".to_owned()),
+    });
+    let ask = async |key: &str, path: &str, version: Option<&str>| {
+        let mut event = event(key, path);
+        if let Some(version) = version {
+            event["version"] = json!(version);
+        }
+        let answer = authorizer.handle(&event, system.clock().now()).await.ok()?;
+        let answer = serde_json::to_value(answer).expect("an answer is JSON");
+        let effect = answer["policyDocument"]["Statement"][0]["Effect"].as_str();
+        Some((
+            effect.unwrap_or_default().to_owned(),
+            answer["usageIdentifierKey"].as_str().map(str::to_owned),
+        ))
+    };
+    let policy = |effect: &str, key: Option<&str>| Some((effect.to_owned(), key.map(str::to_owned)));
+    let wrong = "fb_test_0000000000000000000000";
+    for (key, path, of_rest, of_http) in [
+        (
+            sold.key.as_str(),
+            "/v1/basic/x",
+            policy("Allow", Some("present")),
+            policy("Allow", None),
+        ),
+        (
+            &sold.key,
+            "/v1/large",
+            policy("Allow", Some("farebox-forbidden")),
+            policy("Deny", None),
+        ),
+        (wrong, "/v1/basic/x", None, policy("Deny", None)),
+    ] {
+        assert_eq!(ask(key, path, None).await, of_rest, "{path} of a REST API");
+        assert_eq!(ask(key, path, Some("1.0")).await, of_http, "{path} of an HTTP API");
+    }
 }

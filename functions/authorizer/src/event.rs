@@ -27,8 +27,10 @@ pub struct Request<'a> {
 /// Which answer API Gateway understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// An IAM policy: REST APIs, and HTTP APIs with payload format 1.0.
+    /// An IAM policy: REST APIs.
     Policy,
+    /// An IAM policy of an HTTP API with payload format 1.0, which knows neither a 401 of ours nor keys of usage plans.
+    HttpPolicy,
     /// `isAuthorized`: HTTP APIs with payload format 2.0 and simple responses.
     Simple,
 }
@@ -145,7 +147,11 @@ impl Event<'_> {
             method: self.http_method.as_deref()?,
             path: self.path.as_deref()?,
             resource: self.method_arn.as_deref().or(self.route_arn.as_deref())?,
-            format: Format::Policy,
+            // A REST API names no version.
+            format: match self.version {
+                None => Format::Policy,
+                Some(_) => Format::HttpPolicy,
+            },
         })
     }
 
@@ -164,11 +170,14 @@ impl Event<'_> {
     /// What an HTTP API is told of a key that opens nothing. It has no 401 for us: it answers this with 403, and the failure that
     /// makes a REST API answer 401 with 500.
     pub(crate) fn refusal(&self) -> Option<Response> {
-        let is_simple = self.request()?.format == Format::Simple;
-        is_simple.then(|| Response::Simple {
-            is_authorized: false,
-            context: Context::new(),
-        })
+        let request = self.request().filter(|request| request.format != Format::Policy)?;
+        Some(Response::new(
+            &request,
+            Effect::Deny,
+            "unknown".to_owned(),
+            Context::new(),
+            None,
+        ))
     }
 
     /// The API key as the caller sent it.
@@ -184,7 +193,7 @@ impl Event<'_> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Response {
-    /// For [`Format::Policy`].
+    /// For [`Format::Policy`] and [`Format::HttpPolicy`].
     #[serde(rename_all = "camelCase")]
     Policy {
         /// Who calls.
@@ -269,18 +278,24 @@ impl Response {
                 is_authorized: is_allowed,
                 context,
             },
-            Format::Policy => Response::Policy {
+            Format::Policy | Format::HttpPolicy => Response::Policy {
                 principal_id: principal,
                 policy_document: PolicyDocument {
                     version: "2012-10-17",
                     statement: [Statement {
                         action: "execute-api:Invoke",
-                        effect: if effect == Effect::Deny { "Deny" } else { "Allow" },
+                        effect: match effect {
+                            Effect::Allow => "Allow",
+                            // Without keys of usage plans nothing would stop it behind us.
+                            Effect::Forbid if request.format == Format::Policy => "Allow",
+                            Effect::Forbid | Effect::Deny => "Deny",
+                        },
                         resource: request.resource.to_owned(),
                     }],
                 },
                 context,
                 usage_identifier_key: match effect {
+                    _ if request.format == Format::HttpPolicy => None,
                     Effect::Allow => usage_identifier_key.map(str::to_owned),
                     Effect::Forbid => Some("farebox-forbidden".to_owned()),
                     Effect::Deny => None,

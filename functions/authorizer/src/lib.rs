@@ -37,7 +37,9 @@ use outbox::Outbox;
 use serde::{Deserialize as _, Deserializer};
 
 /// Writes to the table for one decision: the first, and those that a wrong belief or a throttled table ask for.
-pub const ATTEMPTS_MAX: u32 = 4;
+const ATTEMPTS_MAX: u32 = 4;
+/// A busy table gets so long to recover before the second write of a decision, and twice as long before each further one.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// How often records may turn out stale within one decision.
 const RELOADS_MAX: u32 = 4;
 /// A refusal that a change of records could lift is confirmed when the last confirmation is older than this. It bounds what
@@ -160,7 +162,7 @@ impl Authorizer {
         let (effect, context) = match self.decide(request, hash, now).await {
             Verdict::Admitted(context) => (Effect::Allow, context),
             Verdict::Denied(context) => (Effect::Deny, context),
-            Verdict::Forbidden(context) if request.format == Format::Simple => (Effect::Deny, context),
+            Verdict::Forbidden(context) if request.format != Format::Policy => (Effect::Deny, context),
             Verdict::Forbidden(context) if self.deps.forbidden_403 => (Effect::Forbid, context),
             Verdict::Forbidden(_) | Verdict::Unauthorized => return Err(Unauthorized),
         };
@@ -376,7 +378,7 @@ impl Authorizer {
                     return Admission::Stale;
                 }
                 let counters = belief.map(|belief| belief.counters).unwrap_or_default();
-                let standing = admission::standing(&demand, &counters);
+                let standing = admission::standing(&demand, &counters, Some(&denial));
                 return Admission::Decided(Verdict::Denied(answer::denied(
                     &denial,
                     &standing,
@@ -385,7 +387,8 @@ impl Authorizer {
                 )));
             }
         };
-        for _ in 0..ATTEMPTS_MAX {
+        let mut is_answering = false;
+        for nth in 0..ATTEMPTS_MAX {
             self.metrics.writes.fetch_add(1, Relaxed);
             match self.deps.counters.admit(&key, attempt.expression()).await {
                 Outcome::Applied(counters) => {
@@ -395,11 +398,15 @@ impl Authorizer {
                 Outcome::ConditionFailed(Some(counters)) => {
                     self.cache().answered(&customer.id, shard);
                     let judgement = admission::judge(&demand, &counters);
-                    let standing = admission::standing(&demand, &counters);
+                    let denial = match &judgement {
+                        Judgement::Denied(denial) => Some(denial),
+                        Judgement::Stale | Judgement::Admissible(_) => None,
+                    };
+                    let standing = admission::standing(&demand, &counters, denial);
                     self.cache().believe(&customer.id, shard, Belief { counters, at: now });
                     match judgement {
                         Judgement::Stale => return Admission::Stale,
-                        Judgement::Admissible(exact) => attempt = exact,
+                        Judgement::Admissible(exact) => (attempt, is_answering) = (exact, true),
                         Judgement::Denied(denial) => {
                             if let Some(until) = denial.not_before {
                                 self.cache().remember_denial(&customer.id, memory, until);
@@ -414,7 +421,13 @@ impl Authorizer {
                     tracing::error!(customer = %customer.id, shard, "the counter item is missing: farebox counters restore");
                     return Admission::Decided(Verdict::Denied(answer::unavailable(now)));
                 }
-                Outcome::NotApplied { retryable: true, .. } => {}
+                Outcome::Throttled { .. } => {
+                    is_answering = true;
+                    if nth + 1 < ATTEMPTS_MAX {
+                        tokio::time::sleep(BUSY_PAUSE * 2u32.pow(nth)).await;
+                    }
+                }
+                Outcome::NotApplied { retryable: true, .. } => is_answering = false,
                 Outcome::NotApplied {
                     retryable: false,
                     cause,
@@ -429,7 +442,13 @@ impl Authorizer {
                 }
             }
         }
-        tracing::error!(customer = %customer.id, "every attempt was throttled or overtaken");
+        // A table that answers is no outage, and who asks for more than an item can count (1,000 writes a second) is not let in for
+        // nothing: it was certainly not counted, so it may come again.
+        if is_answering {
+            tracing::error!(customer = %customer.id, shard, "every attempt was throttled or overtaken");
+            return Admission::Decided(Verdict::Denied(answer::unavailable(now)));
+        }
+        tracing::error!(customer = %customer.id, shard, "the table refused every connection");
         Admission::Decided(self.without_table(subject, &demand, shard, false, now))
     }
 
@@ -449,7 +468,7 @@ impl Authorizer {
         }
         match admission::judge(demand, &belief.counters) {
             Judgement::Denied(denial) => {
-                let standing = admission::standing(demand, &belief.counters);
+                let standing = admission::standing(demand, &belief.counters, Some(&denial));
                 Some(answer::denied(
                     &denial,
                     &standing,
@@ -488,7 +507,7 @@ impl Authorizer {
     ) -> Verdict {
         let Subject { customer, terms, .. } = *subject;
         let granted = customer.granted(&demand.meter, demand.now.s());
-        let standing = admission::standing(demand, &counters);
+        let standing = admission::standing(demand, &counters, None);
         match counters.generation.clone().try_into() {
             Ok(generation) => self.outbox().put(
                 UsageMessage {

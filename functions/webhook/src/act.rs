@@ -148,7 +148,7 @@ impl Webhook {
         if is_ours && (ends_a_period || has_ended) {
             let end = u64::try_from(invoice.period_end).unwrap_or(0);
             // What an ended subscription has counted belongs to its last invoice, wherever that says it ends.
-            let until = if has_ended { end.max(cause.now.s()) } else { end };
+            let until = if has_ended { u64::MAX } else { end };
             let report = books.close(&customer, until).await?;
             if report.retried + report.errors + report.parked > 0 {
                 tracing::warn!(customer = %id, invoice = invoice.id, ?report, "not everything is reported yet");

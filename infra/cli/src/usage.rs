@@ -134,7 +134,11 @@ async fn credits(
             let key = &row.key;
             key.customer == customer.id && key.meter == *meter && key.bucket < period.start && is_open(row)
         });
-        left.insert(meter.clone(), after(balance, earlier.map(|row| row.units).sum()));
+        let waiting = earlier.fold(balance, |balance, row| Balance {
+            taken: balance.taken + customer.spendable(meter, row.key.bucket, balance).min(row.units),
+            ..balance
+        });
+        left.insert(meter.clone(), waiting.left());
     }
     let began = |plan: &str| customer.phases.iter().position(|phase| phase.plan.as_str() == plan);
     let mut order: Vec<&(String, String)> = units.keys().collect();
@@ -152,7 +156,13 @@ async fn credits(
         }
         let to_come = units.get(key).copied().unwrap_or(0).saturating_sub(frozen);
         let rest = left.entry(key.1.clone()).or_default();
-        let of_rest = to_come.min(*rest);
+        let began = customer.phases.iter().find(|phase| phase.plan.as_str() == key.0);
+        let at = began.map_or(period.start, |phase| phase.from.max(period.start));
+        let waiting = Balance {
+            granted: *rest,
+            taken: 0,
+        };
+        let of_rest = to_come.min(customer.spendable(&key.1, at, waiting));
         *rest -= of_rest;
         credits.insert(key.clone(), taken.saturating_add(of_rest));
     }
@@ -162,12 +172,6 @@ async fn credits(
 /// Whether the row's report is not written down yet.
 fn is_open(row: &Row) -> bool {
     row.state == RowState::Open
-}
-
-/// What is left of a balance once so many units have taken of it.
-fn after(balance: Balance, units: u64) -> u64 {
-    let left = balance.granted.saturating_sub(balance.taken);
-    left.saturating_sub(balance.take(units))
 }
 
 /// The slower limit of a customer whose invoice stays unpaid, or the sentence that it is refused with.

@@ -333,7 +333,7 @@ async fn errors() -> &'static str {
      quota_exceeded           the units of the billing period are used up and the tier blocks\n\
      spend_cap_reached        the customer's spend cap for the billing period is reached\n\
      cost_too_high            one request takes more units than a limit ever holds\n\
-     unavailable              the request could not be counted and the tier must not be exceeded\n\
+     unavailable              the request could not be counted: try again in a second\n\
      \n\
      403 by the route\n\
      not_in_tier              the route is part of a higher tier\n\

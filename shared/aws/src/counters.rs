@@ -21,14 +21,19 @@ pub struct CounterTable {
     table: String,
 }
 
-/// How the write that counts ended. Only `NotApplied` may be tried again.
+/// How the write that counts ended. Only `Throttled` and `NotApplied` may be tried again.
 #[derive(Debug)]
 pub enum Outcome {
     /// It was applied; this is the item after it.
     Applied(Counters),
     /// The condition failed; this is the item, `None` if there is none.
     ConditionFailed(Option<Counters>),
-    /// It was certainly not applied: throttled, refused, or never sent.
+    /// The table answered that it is busy, or that a transaction holds the item: it was certainly not applied.
+    Throttled {
+        /// What happened.
+        cause: String,
+    },
+    /// It was certainly not applied: refused, or never sent.
     NotApplied {
         /// Whether a retry can help.
         retryable: bool,
@@ -197,7 +202,7 @@ pub(crate) fn bind(mut request: UpdateItemFluentBuilder, write: Expression) -> U
     request
 }
 
-/// Classifies a failed write three ways. Whatever is not certainly one of the first two is unknown.
+/// Classifies a failed write. Whatever is not certainly something else is unknown.
 fn classify<R>(error: &SdkError<UpdateItemError, R>) -> Outcome
 where
     R: std::fmt::Debug,
@@ -228,7 +233,7 @@ where
                     | "ThrottlingException"
                     | "RequestLimitExceeded"
                     | "TransactionConflictException",
-                ) => Outcome::NotApplied { retryable: true, cause },
+                ) => Outcome::Throttled { cause },
                 Some("InternalServerError" | "ServiceUnavailable") | None => Outcome::Unknown { cause },
                 Some(
                     "ResourceNotFoundException"

@@ -383,6 +383,8 @@ impl LedgerTable {
             .filter_expression(
                 "begins_with(pk, :customer) AND sk >= :from AND sk < :until AND attribute_not_exists(kind)",
             )
+            // A subscription must not end before a row that was opened just now is in Stripe.
+            .consistent_read(true)
             .expression_attribute_values(":customer", AttributeValue::S(format!("{customer}#")))
             .expression_attribute_values(":from", AttributeValue::N(from.to_string()))
             .expression_attribute_values(":until", AttributeValue::N(until.to_string()))

@@ -60,16 +60,22 @@ impl Books {
         let id = &sale.id;
         let metadata = HashMap::from([(CUSTOMER_KEY.to_owned(), id.to_string())]);
         let email = sale.contact.email.as_deref();
-        let in_stripe = match known.as_ref().and_then(|known| known.stripe_customer.clone()) {
+        // What is asked for is part of the name: Stripe answers another wish under a known name with an error.
+        let life = known.as_ref().map_or(0, |known| known.auth_epoch).to_string();
+        let former = known.as_ref().and_then(|known| known.stripe_customer.clone());
+        let former = match former {
+            // Who was deleted in Stripe can't be subscribed to anything any more.
+            Some(former) => self.stripe.customer(&former).await?.map(|_| former),
+            None => None,
+        };
+        let in_stripe = match former {
             Some(in_stripe) => in_stripe,
             None => {
-                let key = step(id, "customer", &[&sale.name, email.unwrap_or_default()]);
+                let key = step(id, "customer", &[&sale.name, email.unwrap_or_default(), &life]);
                 self.create_customer(&sale.name, email, &metadata, &key).await?
             }
         };
         let trial = sale.trial_days.unwrap_or(terms.trial_days);
-        // What is asked for is part of the name: Stripe answers another wish under a known name with an error.
-        let life = known.as_ref().map_or(0, |known| known.auth_epoch).to_string();
         let key = step(
             id,
             "subscription",
@@ -89,7 +95,7 @@ impl Books {
             cuts: Vec::new(),
         };
         match known {
-            Some(_) => self.revive(&sale, cycle, subscription.id).await?,
+            Some(_) => self.revive(&sale, cycle, in_stripe, subscription.id).await?,
             None => {
                 let new = NewCustomer {
                     id: sale.id.clone(),
@@ -157,7 +163,7 @@ impl Books {
     }
 
     /// A customer whose subscription had ended has a new one.
-    async fn revive(&self, sale: &Sale, cycle: Cycle, subscription: String) -> Result<(), Error> {
+    async fn revive(&self, sale: &Sale, cycle: Cycle, in_stripe: String, subscription: String) -> Result<(), Error> {
         let now = self.now();
         for _ in 0..TRIES_MAX {
             let seen = self.customer(&sale.id).await?;
@@ -178,6 +184,7 @@ impl Books {
             changed.ends = None;
             changed.is_leaving = false;
             changed.standing = Standing::Good;
+            changed.stripe_customer = Some(in_stripe.clone());
             changed.stripe_subscription = Some(subscription.clone());
             changed.name.clone_from(&sale.name);
             if sale.contact != Contact::default() {
@@ -506,7 +513,8 @@ impl Books {
                 Ok(())
             })
             .await?;
-        self.close(&ended, now.s() + 1).await?;
+        // Nobody is let in any more: what was counted until then, by clocks that were ahead too, is all there is.
+        self.close(&ended, u64::MAX).await?;
         self.all_is_in_stripe(&ended).await?;
         let found = self.stripe.subscription(&subscription).await?;
         if found.ended_at.is_none() {
@@ -528,13 +536,15 @@ impl Books {
             .await?)
     }
 
-    /// Whether Stripe's own sums of the running period hold all that the ledger has.
+    /// Whether Stripe's own sums hold all that the ledger has since the period began in which the customer left.
     async fn all_is_in_stripe(&self, customer: &Customer) -> Result<(), Error> {
         let now = self.now();
-        let period = customer.cycle.period_at(now.s());
+        let period = customer
+            .cycle
+            .period_at(customer.ends.map_or(now.s(), |ends| ends.min(now.s())));
         let mut reported: BTreeMap<String, u64> = BTreeMap::new();
         let mut last = now.s();
-        for row in self.ledger.rows_of(&customer.id, period.start, now.s() + 1).await? {
+        for row in self.ledger.rows_of(&customer.id, period.start, u64::MAX).await? {
             match (row.state, row.report) {
                 (RowState::Reported, report) => {
                     if let Some(report) = report {
@@ -609,8 +619,17 @@ impl Books {
             )));
         }
         let period = customer.cycle.period_at(now.s());
-        let given = self.ledger.grant(id, meter, grant_id, units, period.start).await?;
         let is_known = |grant: &Grant| grant.id == grant_id && grant.meter == meter;
+        let is_full = |customer: &Customer| {
+            let of_period = customer.grants.iter().filter(|grant| grant.period >= period.start);
+            !customer.grants.iter().any(is_known) && of_period.count() >= GRANTS_MAX
+        };
+        let too_many = format!("{GRANTS_MAX} grants were given in this period; give more at once");
+        // Before anything is given: what is given and not in the record raises no quota.
+        if is_full(&customer) {
+            return Err(Error::Refused(too_many));
+        }
+        let given = self.ledger.grant(id, meter, grant_id, units, period.start).await?;
         let is_of_period = match given.period {
             Some(start) => period.contains(start),
             None => customer
@@ -638,9 +657,8 @@ impl Books {
                     .grants
                     .retain(|grant| grant.period >= period || grant.id == grant_id);
                 if !customer.grants.iter().any(is_known) {
-                    if customer.grants.len() >= GRANTS_MAX {
-                        let text = format!("{GRANTS_MAX} grants were given in this period; give more at once");
-                        return Err(farebox_aws::Error::Refused(text));
+                    if is_full(customer) {
+                        return Err(farebox_aws::Error::Refused(too_many.clone()));
                     }
                     let plan = customer.phase_at(now.s()).plan.clone();
                     customer.grants.push(Grant {
@@ -771,7 +789,7 @@ fn base_item(subscription: &Subscription) -> Result<Option<&SubscriptionItem>, E
 }
 
 /// A customer's own spend caps go with it to a tier that has something to cap, unless others are agreed.
-fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
+pub(crate) fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
     if let (None, Some(own)) = (&overrides.spend_cap, &before.spend_cap) {
         let kept = own.iter().filter(|(meter, _)| terms.overage.contains_key(*meter));
         let mut caps = terms.spend_cap.clone();

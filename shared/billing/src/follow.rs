@@ -16,7 +16,7 @@ use farebox_core::{
 };
 use farebox_stripe::{Invoice, ItemChange, Proration, Subscription, SubscriptionItem, SubscriptionUpdate};
 
-use crate::{Books, Error};
+use crate::{Books, Error, change::keep_caps};
 
 /// How often a record is read again because somebody else changed it meanwhile.
 const TRIES_MAX: u32 = 8;
@@ -215,8 +215,8 @@ impl Books {
         }
     }
 
-    /// What a plan is: what was agreed or holds with this customer, else a tier of the newest catalog that has it, else what
-    /// held before.
+    /// What a plan is: what was agreed or holds with this customer, else a tier of the newest catalog that has it, with the spend caps
+    /// that the customer has of its own, else what held before.
     async fn sold_plan(&self, seen: &Customer, plan: &PlanId) -> Result<Option<SoldPlan>, Error> {
         let now_s = self.now().s();
         let in_force = seen.phase_at(now_s).from;
@@ -225,7 +225,7 @@ impl Books {
         let found = match agreed {
             Some(phase) => Some(phase.clone()),
             None => match self.plan_in_catalogs(plan).await? {
-                Some(sold) => return Ok(Some(sold)),
+                Some(sold) => return Ok(Some(self.with_own_caps(seen, sold).await?)),
                 None => seen.phases.iter().rev().find(|phase| phase.plan == *plan).cloned(),
             },
         };
@@ -238,6 +238,23 @@ impl Books {
             phase,
             interval: terms.price.interval,
         }))
+    }
+
+    /// What is sold, with the spend caps that the customer has of its own. The plan is the same: a cap costs nothing.
+    async fn with_own_caps(&self, seen: &Customer, mut sold: SoldPlan) -> Result<SoldPlan, Error> {
+        let own = &seen.phase_at(self.now().s()).overrides;
+        let Phase { catalog, tier, .. } = &sold.phase;
+        let terms = self.control().terms_of(*catalog, tier, &sold.phase.overrides).await?;
+        let capped = keep_caps(sold.phase.overrides.clone(), own, &terms);
+        match self.control().terms_of(*catalog, tier, &capped).await {
+            Ok(_) => sold.phase.overrides = capped,
+            // A cap that the tier can't hold, because its first step costs more, say.
+            Err(farebox_aws::Error::Refused(problem)) => {
+                tracing::error!(customer = %seen.id, tier, problem, "the customer's spend cap does not fit what was bought: set another");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(sold)
     }
 
     /// The tier that a plan is of, in the newest version of the catalog that has it, for customers with whom nothing else was
@@ -420,7 +437,10 @@ pub fn agree(
     }
     match sold {
         Some(sold) => {
-            if let Err(ChangedTooOften) = take_up(&mut customer, sold, newest_item(subscription), now_s) {
+            let before = seen.cycle.current;
+            let is_over = customer.cycle.current.start > before.start && subscription.status != "trialing";
+            let wait = Wait { before, is_over };
+            if let Err(ChangedTooOften) = take_up(&mut customer, wait, sold, newest_item(subscription), now_s) {
                 concerns.push(Concern::ChangedTooOften);
             }
         }
@@ -457,8 +477,22 @@ fn keep_up(
     (customer, concerns)
 }
 
+/// What a change at the period's end waits for.
+struct Wait {
+    /// The period that the record had.
+    before: Period,
+    /// Whether a paid period has begun since. Stripe may begin a period as well where it moves a trial's end.
+    is_over: bool,
+}
+
 /// Lets what was sold begin, unless it has.
-fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -> Result<(), ChangedTooOften> {
+fn take_up(
+    customer: &mut Customer,
+    wait: Wait,
+    sold: &SoldPlan,
+    sold_at: u64,
+    now_s: u64,
+) -> Result<(), ChangedTooOften> {
     let plan = &sold.phase.plan;
     let holds = |phase: &Phase| phase.plan == *plan;
     if let Some(offered) = customer.offered.clone().filter(holds) {
@@ -483,6 +517,18 @@ fn take_up(customer: &mut Customer, sold: &SoldPlan, sold_at: u64, now_s: u64) -
         // Somebody took the change back in Stripe.
         customer.drop_change_ahead(now_s);
         return Ok(());
+    }
+    let period = customer.cycle.current;
+    let is_between_periods = |phase: &&Phase| phase.from == period.start || phase.from == period.end;
+    let ahead = customer.phase_after(now_s).filter(|phase| holds(phase)).cloned();
+    if let Some(ahead) = ahead.filter(|ahead| period != wait.before && !is_between_periods(&ahead)) {
+        // It waits for the end of a period that ended early, with a trial say, or was moved.
+        let from = match wait.is_over {
+            true => now_s.max(sold_at),
+            false => period.end,
+        };
+        customer.drop_change_ahead(now_s);
+        return customer.begin(Phase { from, ..ahead }, now_s);
     }
     if customer
         .phases

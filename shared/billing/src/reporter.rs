@@ -290,7 +290,7 @@ impl Run {
                 .await;
         };
         let balance = self.books.ledger.balance(&key.customer, &key.meter).await?;
-        let credit = balance.take(units);
+        let credit = customer.spendable(&key.meter, key.bucket, balance).min(units);
         let (write, count) = if credit == units {
             (
                 ledger::close(units, credit, "all of it was given", now),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use crate::{
     id::CustomerId,
     key::Mode,
+    ledger::Balance,
     tiers::{Limit, Overrides, PastDue, PastDuePolicy, Pattern, PlanId},
     time::{Cycle, Timestamp},
 };
@@ -244,6 +245,23 @@ impl Customer {
             .iter()
             .filter(|grant| grant.meter == meter && grant.plan == *plan && period.contains(grant.period));
         grants.fold(0, |sum, grant| sum.saturating_add(grant.units))
+    }
+
+    /// How much of a balance of given units a bucket may take. Units let more in for one plan in one period, and there they are taken
+    /// off: other buckets leave as many as the grants of the same or a later period gave, and the plan's own as many as those of
+    /// later ones. What its period has left over is anybody's.
+    #[must_use]
+    pub fn spendable(&self, meter: &str, bucket: u64, balance: Balance) -> u64 {
+        let period = self.cycle.period_at(bucket);
+        let kept_from = match self.granted(meter, bucket) {
+            0 => period.start,
+            _ => period.end,
+        };
+        let kept = self.grants.iter();
+        let kept = kept.filter(|grant| grant.meter == meter && grant.period >= kept_from);
+        balance
+            .left()
+            .saturating_sub(kept.fold(0, |sum, grant| sum.saturating_add(grant.units)))
     }
 
     /// What the customer's standing does to a request.

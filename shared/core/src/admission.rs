@@ -541,6 +541,8 @@ pub enum DenialReason {
     RateLimit(Rate),
     /// The included units are used up and the tier blocks.
     QuotaExceeded {
+        /// The endpoint group whose units they are; `None` is all of the meter's routes.
+        group: Option<String>,
         /// The units that were included.
         included: u64,
     },
@@ -576,9 +578,10 @@ impl Denial {
         let reason = match not_before {
             None if hard > 0 => DenialReason::CostTooHigh { units_max: hard },
             // Where units beyond the included ones are billed, only the cap is hard.
-            _ if quota.at_quota != AtQuota::Overage && quota.included == Some(hard) => {
-                DenialReason::QuotaExceeded { included: hard }
-            }
+            _ if quota.at_quota != AtQuota::Overage && quota.included == Some(hard) => DenialReason::QuotaExceeded {
+                group: quota.group.clone(),
+                included: hard,
+            },
             _ => DenialReason::SpendCap,
         };
         Self { reason, not_before }
@@ -662,7 +665,7 @@ pub fn judge(demand: &Demand, item: &Counters) -> Judgement {
 pub struct Standing {
     /// One for each limit that holds.
     pub rates: Vec<RateStanding>,
-    /// The meter's quota.
+    /// The meter's quota, or the endpoint group's that denied.
     pub quota: QuotaStanding,
 }
 
@@ -673,7 +676,7 @@ pub struct RateStanding {
     pub rate: Rate,
     /// Units that would be admitted right now.
     pub remaining: u64,
-    /// When the present window ends.
+    /// When the present window ends; of the limit that denied no sooner than the same request is admitted.
     pub reset: Timestamp,
 }
 
@@ -688,9 +691,9 @@ pub struct QuotaStanding {
     pub reset: Timestamp,
 }
 
-/// Where a caller stands, by the item as it is now known.
+/// Where a caller stands, by the item as it is now known, and after a denial if there was one.
 #[must_use]
-pub fn standing(demand: &Demand, item: &Counters) -> Standing {
+pub fn standing(demand: &Demand, item: &Counters, denial: Option<&Denial>) -> Standing {
     let bucket = demand.cycle.bucket_after_seal(demand.now.s(), item.sealed);
     let period = demand.cycle.period_at(bucket.start);
     let used = |quota: &Quota| item.units_of(&demand.quota_attribute(quota, period));
@@ -703,19 +706,28 @@ pub fn standing(demand: &Demand, item: &Counters) -> Standing {
             let taken = item
                 .units_of(&window_attribute(&rate, index))
                 .saturating_add(limit::carried(rate.limit, previous, demand.now));
+            let window_end = demand.now.plus_ms(limit::ms_left(rate.limit, demand.now));
+            // Part of the present window still counts in the next one.
+            let admitted_at = denial
+                .filter(|denial| matches!(&denial.reason, DenialReason::RateLimit(denied_by) if *denied_by == rate))
+                .and_then(|denial| denial.not_before);
             RateStanding {
                 remaining: rate.limit.units.saturating_sub(taken),
-                reset: demand.now.plus_ms(limit::ms_left(rate.limit, demand.now)),
+                reset: admitted_at.map_or(window_end, |time| time.max(window_end)),
                 rate,
             }
         })
         .collect();
-    let meter_quota = demand.quotas.first();
+    let of_group = denial.and_then(|denial| match &denial.reason {
+        DenialReason::QuotaExceeded { group, .. } => demand.quotas.iter().find(|quota| quota.group == *group),
+        _ => None,
+    });
+    let told = of_group.or(demand.quotas.first());
     Standing {
         rates,
         quota: QuotaStanding {
-            included: meter_quota.and_then(|quota| quota.included),
-            used: meter_quota.map_or(0, used),
+            included: told.and_then(|quota| quota.included),
+            used: told.map_or(0, used),
             reset: Timestamp::from_s(period.end),
         },
     }

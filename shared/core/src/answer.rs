@@ -25,11 +25,29 @@ pub fn admitted(standing: &Standing, cost: u64, warn_percent: u8, now: Timestamp
 #[must_use]
 pub fn denied(denial: &Denial, standing: &Standing, warn_percent: u8, now: Timestamp) -> Context {
     let (code, message) = match &denial.reason {
-        DenialReason::RateLimit(rate) => ("rate_limited", format!("The limit of {} is used up.", spell(rate))),
-        DenialReason::QuotaExceeded { included } => (
-            "quota_exceeded",
-            format!("The {included} units of this billing period are used up."),
-        ),
+        DenialReason::RateLimit(rate) => {
+            let left = standing.rates.iter().find(|standing| standing.rate == *rate);
+            let message = match left.map_or(0, |standing| standing.remaining) {
+                0 => format!("The limit of {} is used up.", spell(rate)),
+                left => format!(
+                    "Of the limit of {} are {left} left, and the request takes more.",
+                    spell(rate)
+                ),
+            };
+            ("rate_limited", message)
+        }
+        DenialReason::QuotaExceeded { group, included } => {
+            let on = group.as_ref().map(|group| format!(" on {group}")).unwrap_or_default();
+            let message = match included.saturating_sub(standing.quota.used) {
+                0 => format!("The {included} units{on} of this billing period are used up."),
+                left => {
+                    format!(
+                        "Of the {included} units{on} of this billing period are {left} left, and the request takes more."
+                    )
+                }
+            };
+            ("quota_exceeded", message)
+        }
         DenialReason::SpendCap => (
             "spend_cap_reached",
             "The spend cap of this billing period is reached.".to_owned(),
@@ -49,10 +67,10 @@ pub fn denied(denial: &Denial, standing: &Standing, warn_percent: u8, now: Times
     context
 }
 
-/// The context of a request that could not be counted and whose tier must not be exceeded.
+/// The context of a request that could not be counted and is not let through uncounted.
 #[must_use]
 pub fn unavailable(now: Timestamp) -> Context {
-    let message = "The request could not be counted. It was not let through, because its quota must hold.".to_owned();
+    let message = "The request could not be counted just now, and was not let through.".to_owned();
     refused("unavailable", message, now.plus_ms(1_000), now)
 }
 

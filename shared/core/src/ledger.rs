@@ -446,10 +446,10 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// What a bucket of this many units takes of it. What is left waits for the next bucket.
+    /// What waits to be taken.
     #[must_use]
-    pub fn take(self, units: u64) -> u64 {
-        self.granted.saturating_sub(self.taken).min(units)
+    pub fn left(self) -> u64 {
+        self.granted.saturating_sub(self.taken)
     }
 }
 

@@ -20,6 +20,9 @@ const TIERS: &str = "tiers:\n  pro: {price: 49/month, included_calls: 50000/mont
 const TICK_S: u64 = 300;
 /// How long Stripe is gone.
 const OUTAGE_S: u64 = 3_600;
+/// So soon after that everything is to be in Stripe, for each so many customers.
+const BACK_WITHIN_S: u64 = 600;
+const CUSTOMERS: u64 = 10_000;
 /// Customers who are sold to at a time.
 const SALES: usize = 16;
 
@@ -58,8 +61,15 @@ pub(crate) async fn run(customers: usize) -> Result<(), String> {
     }
     system.services.stand_in.behave();
     let back = system.clock().now().s();
+    let within = BACK_WITHIN_S * (customers as u64).div_ceil(CUSTOMERS).max(1);
     let mut reported = 0;
     while reported < customers {
+        if system.clock().now().s() > back + within {
+            return Err(format!(
+                "{reported} of {customers} rows are reported {} min after Stripe was back",
+                within / 60
+            ));
+        }
         let minutes = format!("{:.1}", (system.clock().now().s() - back) as f64 / 60.0);
         reported += tick(&books, "back", &minutes).await?;
         if reported < customers {
@@ -67,6 +77,9 @@ pub(crate) async fn run(customers: usize) -> Result<(), String> {
         }
     }
     let took = system.clock().now().s() - back;
+    if took > within {
+        return Err(format!("all of it was there after {took} s, later than {within} s"));
+    }
     let in_stripe = in_stripe(&system)?;
     if in_stripe != customers as u64 {
         return Err(format!("{customers} units were admitted, Stripe has {in_stripe}"));

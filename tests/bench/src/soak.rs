@@ -1,5 +1,6 @@
 //! Hours of traffic on a bad network: several environments of the real authorizer, with a share of their calls to the table and
-//! the queue dropped before or after they were done. Memory must stay where it is, and every count must agree.
+//! the queue dropped before or after they were done. Memory must stay where it is, every count must agree, and nobody is let through
+//! beyond a quota that was reached.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,13 @@ use crate::{
 
 /// Environments that serve at the same time.
 const ENVIRONMENTS: usize = 2;
-/// Customers, half of them of a tier that bills and half of one that blocks.
+/// Customers, half of them of a tier that bills, and a quarter of each tier that blocks.
 const CUSTOMERS: usize = 40;
 /// How often figures are taken.
 const SAMPLE: Duration = Duration::from_secs(60);
+/// By so much, in KiB, an environment may grow over the second half: what is warmed up does not grow. In an hour of 100 decisions a
+/// second this is three bytes for each.
+const DRIFT_MAX_KIB: u64 = 512;
 
 /// How the requests of a customer were answered.
 #[derive(Clone, Copy, Default)]
@@ -47,8 +51,7 @@ pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32, pau
     let store = Store::start(store::SOAK_TIERS, "billed").await?;
     let mut customers = vec![];
     for n in 0..CUSTOMERS {
-        let tier = if is_blocked(n) { "blocked" } else { "billed" };
-        customers.push(store.sell(&format!("customer{n}"), tier).await?);
+        customers.push(store.sell(&format!("customer{n}"), tier_of(n)).await?);
     }
     let authorizer = contestants(arguments, &store).swap_remove(0).program;
     let events = customers
@@ -88,6 +91,9 @@ pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32, pau
     folding.abort();
     let _ = folding.await;
     samples(&served);
+    for served in &served {
+        stays(&served.rss_kib)?;
+    }
 
     let mut answers = vec![Answers::default(); customers.len()];
     for served in &served {
@@ -109,8 +115,18 @@ pub(crate) async fn run(arguments: &Arguments, minutes: u64, per_mille: u32, pau
     Ok(())
 }
 
-fn is_blocked(n: usize) -> bool {
-    n % 2 == 1
+fn tier_of(n: usize) -> &'static str {
+    match n % 4 {
+        1 => "small",
+        3 => "blocked",
+        _ => "billed",
+    }
+}
+
+/// What a customer may use at most, if its tier blocks.
+fn quota_of(n: usize) -> Option<u64> {
+    let quota = store::SOAK_QUOTAS.into_iter().find(|(tier, _)| *tier == tier_of(n));
+    quota.map(|(_, units)| units)
 }
 
 async fn serve(
@@ -170,6 +186,22 @@ fn samples(served: &[Served]) {
     }
 }
 
+/// Memory does not grow any more in the second half.
+fn stays(rss_kib: &[u64]) -> Result<(), String> {
+    let half = &rss_kib[rss_kib.len() / 2..];
+    if half.len() < 2 {
+        println!("too short to judge memory by: give it five minutes or more");
+        return Ok(());
+    }
+    let (first, most) = (half[0], half.iter().copied().max().unwrap_or(0));
+    if first == 0 || most > first + DRIFT_MAX_KIB {
+        return Err(format!(
+            "{first} KiB resident at half time, up to {most} after it: more than {DRIFT_MAX_KIB} KiB of growth"
+        ));
+    }
+    Ok(())
+}
+
 /// What was let through is counted; what is counted beyond that are writes of which nobody knew. Then time passes, and the
 /// ledger and Stripe have what was counted.
 async fn check(store: &Store, customers: &[Sold], answers: &[Answers]) -> Result<(), String> {
@@ -177,7 +209,7 @@ async fn check(store: &Store, customers: &[Sold], answers: &[Answers]) -> Result
     let mut counted = Vec::new();
     for (n, (sold, answers)) in customers.iter().zip(answers).enumerate() {
         let units = store.counted(sold).await?;
-        if is_blocked(n) && units > store::SOAK_QUOTA {
+        if quota_of(n).is_some_and(|quota| units > quota) {
             return Err(format!("{}: {units} units, more than the quota", sold.customer.id));
         }
         if units < answers.counted || units > answers.counted + answers.unsure {
@@ -187,6 +219,9 @@ async fn check(store: &Store, customers: &[Sold], answers: &[Answers]) -> Result
             ));
         }
         counted.push(units);
+    }
+    if answers.iter().all(|answers| answers.denied == 0) {
+        return Err("nobody was denied: no quota was reached".to_owned());
     }
     let later = Timestamp::from_s(system.clock().now().s() + 2 * 3_600);
     system.run_until(later).await.map_err(|e| e.to_string())?;

@@ -12,13 +12,15 @@ use farebox_local::{Options, Sold, System};
 /// shards may be, so that nothing is denied here.
 pub(crate) const TIERS: &str = "tiers:\n  bench: {price: 49/month, included_calls: 50000/month, rate_limit: 45000/min, \
                      endpoints: [/v1/*], support: email, overage: $0.002/call}\n";
-/// What the soak sells: a tier that bills and one that blocks, neither with a limit that a second of it could reach.
+/// What the soak sells: a tier that bills and two that block, none with a limit that a second of it could reach. Of the two that block
+/// one is used up in the first minute, and the other one in the first hour.
 pub(crate) const SOAK_TIERS: &str = "tiers:\n  \
-    blocked: {price: 9/month, included_calls: 20000/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email}\n  \
+    small: {price: 1/month, included_calls: 50/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email}\n  \
+    blocked: {price: 9/month, included_calls: 5000/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email}\n  \
     billed: {price: 49/month, included_calls: 50000/month, rate_limit: 40000/min, endpoints: [/v1/*], support: email, \
              overage: $0.002/call}\n";
-/// What `blocked` includes.
-pub(crate) const SOAK_QUOTA: u64 = 20_000;
+/// What `small` and `blocked` include.
+pub(crate) const SOAK_QUOTAS: [(&str, u64); 2] = [("small", 50), ("blocked", 5_000)];
 /// A REST API's event, as the functions' own examples have it.
 const EVENT: &str = include_str!("../../../events/authorizer-rest.json");
 

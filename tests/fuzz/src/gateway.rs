@@ -44,7 +44,7 @@ pub(crate) fn authorizer_event(data: &[u8]) {
         assert!(has_no_null(&answer));
         let is_allowed = match request.format {
             Format::Simple => answer["isAuthorized"] == Value::Bool(true),
-            Format::Policy => {
+            Format::Policy | Format::HttpPolicy => {
                 answer["policyDocument"]["Statement"][0]["Effect"] == "Allow"
                     && answer.get("usageIdentifierKey").is_none()
             }

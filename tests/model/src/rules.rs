@@ -368,7 +368,7 @@ impl Rules {
 
     /// What a bucket takes of the balance.
     pub(crate) fn credit(&self, granted: u8, taken: u8, units: u8) -> u8 {
-        small(balance(granted, taken).take(u64::from(units)))
+        small(balance(granted, taken).left().min(u64::from(units)))
     }
 
     /// All the units of a row by the answer to its seal and what it says itself; `None` if the bucket is not sealed.

@@ -44,7 +44,7 @@ pub(crate) struct Call {
     pub(crate) commits: u64,
     /// How often that write was sent.
     pub(crate) writes: u64,
-    /// How often the table said whether it was done or its condition did not hold.
+    /// How often the table said whether it was done: it was, its condition did not hold, or the table was busy.
     pub(crate) answered: u64,
     /// How often that write ended so that nobody could know.
     pub(crate) unknown: u64,

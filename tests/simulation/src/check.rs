@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use farebox_authorizer::ATTEMPTS_MAX;
 use farebox_core::{
     ledger::RowState,
     tiers::{AtQuota, DEFAULT_METER, Overrides},
@@ -207,10 +206,8 @@ fn calls(audit: &Audit, ambiguous: u64, is_known: bool) -> Vec<String> {
         } = call;
         let is_right = match verdict {
             Some(Verdict::Admitted) => *commits == 1,
-            // Nobody knows, or it was certainly not counted: the table did not say, or others were faster each time.
-            Some(Verdict::Uncounted) => {
-                *commits <= u64::from(*doubts > 0) && (answered < writes || *answered == u64::from(ATTEMPTS_MAX))
-            }
+            // Nobody knows, or it was certainly not counted; in both cases the table did not answer.
+            Some(Verdict::Uncounted) => *commits <= u64::from(*doubts > 0) && answered < writes,
             Some(Verdict::Denied(code)) if code == "unavailable" => *commits <= u64::from(*doubts > 0),
             Some(Verdict::Denied(_) | Verdict::Unauthorized) => *commits == 0,
             None => *commits <= 1,

@@ -494,10 +494,7 @@ impl HttpConnector for Line {
             if doubt.call.is_some() && is_known(&outcome) {
                 doubt.call = None;
             }
-            let is_answered = |answer: &Answer| {
-                is_json(&answer.body)
-                    && (answer.status == 200 || answer.body.contains("ConditionalCheckFailedException"))
-            };
+            let is_answered = |answer: &Answer| matches!(answer.status, 200 | 400) && is_json(&answer.body);
             if let (Some(call), Ok(answer)) = (call, &outcome)
                 && is_answered(answer)
             {

@@ -346,19 +346,46 @@ proptest! {
         prop_assert!(cycle.bucket_after_seal(START + at, bucket.start).start > bucket.start);
     }
 
-    /// Whatever was given is taken off once: never more than there is, never more than a bucket has.
+    /// Whatever was given is taken off once: never more than there is, never more than a bucket has. What is given for a plan and a
+    /// period is taken off there, whatever is used elsewhere.
     #[test]
-    fn a_balance_is_taken_exactly_once(granted in 0u64..1_000, buckets in prop::collection::vec(0u64..100, 0..30)) {
-        let mut balance = Balance { granted, taken: 0 };
-        let mut reported = 0;
-        for units in &buckets {
-            let credit = balance.take(*units);
-            prop_assert!(credit <= *units);
+    fn a_balance_is_taken_exactly_once(
+        left_over in 0u64..300,
+        before in prop::collection::vec(0u64..100, 0..5),
+        granted in 1u64..1_000,
+        buckets in prop::collection::vec((any::<bool>(), 0u64..100), 0..30),
+    ) {
+        let mut customer = customer();
+        let period = customer.cycle.current;
+        let upgrade = period.start + 480 * HOUR_S;
+        customer.begin(phase(upgrade, "pro"), period.start).expect("a few changes");
+        let id = "sorry".to_owned();
+        let meter = "api_calls".to_owned();
+        customer.grants.push(Grant { id, meter, units: granted, period: period.start, plan: customer.phases[0].plan.clone() });
+        let mut balance = Balance { granted: left_over + granted, taken: 0 };
+        let mut freeze = |at, units: u64| {
+            let credit = customer.spendable("api_calls", at, balance).min(units);
             balance.taken += credit;
-            reported += units - credit;
+            units - credit
+        };
+        // Late rows of the period before, then buckets of either plan.
+        let billed_before: u64 = before.iter().map(|&units| freeze(period.start - HOUR_S, units)).sum();
+        let (mut own, mut billed, mut elsewhere) = (0, 0, 0);
+        for (n, &(is_own, units)) in buckets.iter().enumerate() {
+            let hour = n as u64 * HOUR_S;
+            if is_own {
+                own += units;
+                billed += freeze(period.start + hour, units);
+            } else {
+                elsewhere += units - freeze(upgrade + hour, units);
+            }
         }
-        let counted: u64 = buckets.iter().sum();
-        prop_assert_eq!(reported, counted.saturating_sub(granted));
         prop_assert!(balance.taken <= balance.granted);
+        prop_assert!(billed <= own.saturating_sub(granted), "{billed} of {own} billed");
+        let used_before: u64 = before.iter().sum();
+        prop_assert_eq!(billed_before, used_before.saturating_sub(left_over));
+        prop_assert!(elsewhere + used_before - billed_before <= left_over);
+        // Once the period is over, what is left is anybody's.
+        prop_assert_eq!(customer.spendable("api_calls", period.end, balance), balance.left());
     }
 }

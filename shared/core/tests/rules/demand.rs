@@ -3,9 +3,10 @@
 use farebox_core::{
     account::{Contact, Customer, Grant, Phase, Standing as Account},
     admission::{
-        Belief, Counters, Demand, DenialReason, Judgement, Outage, Quota, Rate, Subject, judge, on_outage, plan, share,
-        standing,
+        Belief, Counters, Demand, Denial, DenialReason, Judgement, Outage, Quota, Rate, Standing, Subject, judge,
+        on_outage, plan, share, standing,
     },
+    answer,
     tiers::{AtQuota, Catalog, Interval, Limit, Overrides, Terms},
     time::{Cycle, HOUR_S, Timestamp},
 };
@@ -269,7 +270,13 @@ fn of_several_denials_the_one_that_lasts_longest_is_told() {
     let search = (format!("q{START}@search.{}", request.plan), 50);
     assert_eq!(
         denial(&request, &full(&[search])),
-        (DenialReason::QuotaExceeded { included: 50 }, Some(end))
+        (
+            DenialReason::QuotaExceeded {
+                group: Some("search".to_owned()),
+                included: 50
+            },
+            Some(end)
+        )
     );
     let cap = (quota_name(&request), 50_000);
     assert_eq!(
@@ -300,8 +307,14 @@ fn a_denial_that_never_ends_is_told_before_one_that_does() {
         if is_first {
             request.quotas.reverse();
         }
-        let included = request.quotas[0].included.expect("a quota");
-        assert_eq!(denial(&request, &full).0, DenialReason::QuotaExceeded { included });
+        let (group, included) = (
+            request.quotas[0].group.clone(),
+            request.quotas[0].included.expect("a quota"),
+        );
+        assert_eq!(
+            denial(&request, &full).0,
+            DenialReason::QuotaExceeded { group, included }
+        );
     }
 }
 
@@ -314,7 +327,10 @@ fn a_cap_that_is_no_larger_than_the_quota_is_told_as_a_cap_where_more_is_billed(
     request.quotas[0].at_quota = AtQuota::Block;
     assert_eq!(
         denial(&request, &full).0,
-        DenialReason::QuotaExceeded { included: 25_000 }
+        DenialReason::QuotaExceeded {
+            group: None,
+            included: 25_000
+        }
     );
     request.quotas[0].cap = Some(20_000);
     assert_eq!(denial(&request, &full).0, DenialReason::SpendCap, "the smaller of both");
@@ -337,7 +353,13 @@ fn a_request_that_never_fits_is_told_what_would() {
     too_large.quotas[1].included = Some(0);
     assert_eq!(
         denial(&too_large, &item(&[])),
-        (DenialReason::QuotaExceeded { included: 0 }, None)
+        (
+            DenialReason::QuotaExceeded {
+                group: Some("search".to_owned()),
+                included: 0
+            },
+            None
+        )
     );
     too_large.quotas[1].included = Some(51);
     assert!(matches!(judge(&too_large, &item(&[])), Judgement::Admissible(_)));
@@ -466,6 +488,7 @@ fn a_caller_is_told_what_is_left_of_every_limit_that_holds() {
             (ten(1), 3),
             (quota_name(&request), 300),
         ]),
+        None,
     );
     let of = |units, s| {
         told.rates
@@ -487,7 +510,72 @@ fn a_caller_is_told_what_is_left_of_every_limit_that_holds() {
         ..item(&[])
     };
     let next = request.cycle.period_at(request.cycle.current.end);
-    assert_eq!(standing(&request, &late).quota.reset.s(), next.end);
+    assert_eq!(standing(&request, &late, None).quota.reset.s(), next.end);
+}
+
+#[test]
+fn a_caller_who_is_denied_is_told_of_what_denied() {
+    // A minute that was full at its end still counts in the next one.
+    let request = demand("team", ("api_calls", None), 1, 0);
+    let full = item(&[(window(60, 0, ""), 50), (quota_name(&request), 7)]);
+    let Judgement::Denied(denied) = judge(&request, &full) else {
+        panic!("it is full")
+    };
+    let admitted_at = denied.not_before.expect("at some time");
+    let of = |told: &Standing, units| {
+        let known = told.rates.iter().find(|known| known.rate.limit.units == units);
+        known.expect("a limit").clone()
+    };
+    let told = standing(&request, &full, Some(&denied));
+    assert!(admitted_at > Timestamp::from_s(START + 60));
+    assert_eq!(of(&told, 50).reset, admitted_at);
+    assert_eq!(
+        of(&told, 500).reset,
+        of(&standing(&request, &full, None), 500).reset,
+        "others end when they do"
+    );
+    assert_eq!((told.quota.included, told.quota.used), (Some(25_000), 7));
+    assert_eq!(message(&denied, &told), "The limit of 50 per 60 s is used up.");
+
+    let search = demand("team", ("api_calls", Some("search")), 2, 0);
+    let full = item(&[
+        (format!("q{START}@search.{}", search.plan), 49),
+        (quota_name(&search), 60),
+    ]);
+    let Judgement::Denied(denied) = judge(&search, &full) else {
+        panic!("it is full")
+    };
+    let told = standing(&search, &full, Some(&denied));
+    assert_eq!((told.quota.included, told.quota.used), (Some(50), 49));
+    assert_eq!(
+        message(&denied, &told),
+        "Of the 50 units on search of this billing period are 1 left, and the request takes more."
+    );
+    let used = standing(
+        &search,
+        &item(&[(format!("q{START}@search.{}", search.plan), 50)]),
+        Some(&denied),
+    );
+    assert_eq!(
+        message(&denied, &used),
+        "The 50 units on search of this billing period are used up."
+    );
+
+    let costly = demand("team", ("api_calls", None), 20, 0);
+    let nearly = item(&[(window(60, 0, ""), 35)]);
+    let Judgement::Denied(denied) = judge(&costly, &nearly) else {
+        panic!("it takes more than is left")
+    };
+    assert_eq!(
+        message(&denied, &standing(&costly, &nearly, Some(&denied))),
+        "Of the limit of 50 per 60 s are 15 left, and the request takes more."
+    );
+}
+
+fn message(denial: &Denial, told: &Standing) -> String {
+    let context = answer::denied(denial, told, 80, Timestamp::from_s(START));
+    let message = context.into_iter().find(|(name, _)| *name == "message");
+    message.expect("a message").1
 }
 
 #[test]

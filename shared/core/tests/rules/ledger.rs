@@ -307,10 +307,9 @@ fn what_is_frozen_is_the_larger_of_both_accounts() {
 #[test]
 fn a_balance_gives_what_is_left_of_it() {
     let balance = |granted, taken| Balance { granted, taken };
-    assert_eq!(balance(100, 0).take(30), 30);
-    assert_eq!(balance(100, 90).take(30), 10);
-    assert_eq!(balance(100, 100).take(30), 0);
-    assert_eq!(balance(90, 100).take(30), 0, "never less than nothing");
+    assert_eq!(balance(100, 90).left(), 10);
+    assert_eq!(balance(100, 100).left(), 0);
+    assert_eq!(balance(90, 100).left(), 0, "never less than nothing");
 }
 
 #[test]

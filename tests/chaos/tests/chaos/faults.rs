@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -10,6 +11,7 @@ use std::{
 use crate::{
     crew::all,
     effort::{Effort, is_wanted, say},
+    kills,
     proxy::Fault,
     random::Random,
     scenario::{self, Scenario},
@@ -17,6 +19,9 @@ use crate::{
     wire::{At, Plan},
     world::{START_S, Skew, Step, World},
 };
+
+/// The slice's seeds.
+const SLICE_SEEDS: Range<u64> = 1..4;
 
 /// A fault at a call site under a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +63,9 @@ async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> Ended {
     // With a fault every request may have been turned away; each answer is held to the count by the audit.
     if is_rehearsal && audit.counted == 0 {
         problems.push("nothing was counted".to_owned());
+    }
+    if is_rehearsal {
+        problems.extend(world.doubts());
     }
     if audit.parked > 0 && !scenario.parks {
         problems.push(format!("{} units are parked", audit.parked));
@@ -145,19 +153,29 @@ fn slice() -> Vec<Case> {
         cases.extend(faults.into_iter().map(|fault| Case {
             place,
             fault,
-            seed: 1 + i as u64 % 3,
+            seed: SLICE_SEEDS.start + i as u64 % (SLICE_SEEDS.end - SLICE_SEEDS.start),
         }));
     }
     cases
 }
 
-fn everything(seeds: std::ops::Range<u64>) -> Vec<Case> {
+fn everything(seeds: Range<u64>) -> Vec<Case> {
     let at = |place| {
         seeds
             .clone()
             .flat_map(move |seed| Fault::ALL.map(|fault| Case { place, fault, seed }))
     };
     Place::all().flat_map(at).collect()
+}
+
+/// Whether a run is called so.
+pub(crate) fn is_run(name: &str) -> bool {
+    parse(name).is_some()
+}
+
+/// Whether any run under these seeds is wanted.
+pub(crate) fn is_any_wanted(seeds: Range<u64>) -> bool {
+    everything(seeds).iter().any(|case| is_wanted(&case.to_string()))
 }
 
 fn parse(text: &str) -> Option<Case> {
@@ -178,10 +196,24 @@ async fn every_amount_is_exact_after_a_fault_at_any_call_site() {
         Effort::Long { seeds } => everything(seeds.clone()),
         Effort::Replay(text) => match parse(text) {
             Some(case) => vec![case],
-            None => return, // another test's
+            None => {
+                assert!(kills::is_run(text), "FAREBOX_CHAOS_REPLAY: there is no run {text}");
+                return;
+            }
         },
     };
     cases.retain(|case| is_wanted(&case.to_string()));
+    if cases.is_empty() {
+        let seeds = match effort {
+            Effort::Long { seeds } => seeds,
+            _ => SLICE_SEEDS,
+        };
+        assert!(
+            kills::is_any_wanted(seeds),
+            "FAREBOX_CHAOS_ONLY: no run has that in its name"
+        );
+        return;
+    }
     let begin = Instant::now();
     let seeds: BTreeSet<u64> = cases.iter().map(|case| case.seed).collect();
     let (profile, rehearsals_failed) = profile(&seeds).await;
@@ -202,6 +234,7 @@ async fn every_amount_is_exact_after_a_fault_at_any_call_site() {
         cases.retain(|case| profile.iter().any(|of| reaches(case, of)));
     }
     let n = cases.len();
+    assert!(n > 0, "no scenario reaches what is asked for");
     let failed = all("with faults", cases, |case| {
         let profile = Arc::clone(&profile);
         async move { strike(case, &profile).await }

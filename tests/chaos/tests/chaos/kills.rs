@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    ops::Range,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +21,7 @@ use crate::{
     crew::all,
     effort::{Effort, is_wanted, say},
     emulator::Emulator,
+    faults,
     proxy::Fault,
     random::Random,
     site::Actor,
@@ -29,6 +31,10 @@ use crate::{
 
 /// Longer than this nothing here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// More calls than this no run makes.
+const CALLS_MAX: u64 = 1_000;
+/// The slice's seed.
+const SLICE_SEED: u64 = 1;
 
 /// A kill: at which call of a run, before or after it was done, under which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +202,22 @@ async fn kill(kill: Kill) -> Vec<String> {
     problems
 }
 
+/// Whether a run is called so.
+pub(crate) fn is_run(name: &str) -> bool {
+    parse(name).is_some()
+}
+
+/// Whether a kill under these seeds could be wanted. How many calls there are is known only when they were made.
+pub(crate) fn is_any_wanted(seeds: Range<u64>) -> bool {
+    let mut kills = seeds.flat_map(|seed| (0..CALLS_MAX).flat_map(move |nth| both(seed, nth)));
+    kills.any(|kill| is_wanted(&kill.to_string()))
+}
+
+/// The two kills at a call.
+fn both(seed: u64, nth: u64) -> [Kill; 2] {
+    [Fault::KillBefore, Fault::KillAfter].map(|fault| Kill { seed, nth, fault })
+}
+
 fn parse(text: &str) -> Option<Kill> {
     let mut parts = text.split('/');
     let fault = match parts.next()? {
@@ -213,26 +235,45 @@ fn parse(text: &str) -> Option<Kill> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_killed_at_any_call_leaves_nothing_behind() {
     let begin = Instant::now();
-    let both = |seed, nth| [Fault::KillBefore, Fault::KillAfter].map(|fault| Kill { seed, nth, fault });
     let mut kills = Vec::new();
-    match Effort::from_env() {
+    let seeds = match Effort::from_env() {
         Effort::Slice => {
-            let calls = calls(1).await;
+            let calls = calls(SLICE_SEED).await;
             // Spread over the run: each side at every fourth call.
             kills.extend(
                 (0..calls)
                     .step_by(4)
                     .zip([0, 1].into_iter().cycle())
-                    .map(|(nth, side)| both(1, nth)[side]),
+                    .map(|(nth, side)| both(SLICE_SEED, nth)[side]),
             );
+            SLICE_SEED..SLICE_SEED + 1
         }
         Effort::Long { seeds } => {
-            for seed in seeds {
-                kills.extend((0..calls(seed).await).flat_map(|nth| both(seed, nth)));
+            for seed in seeds.clone() {
+                let calls = calls(seed).await;
+                assert!(calls < CALLS_MAX, "{calls} calls under seed {seed}");
+                kills.extend((0..calls).flat_map(|nth| both(seed, nth)));
             }
-            kills.retain(|kill| is_wanted(&kill.to_string()));
+            seeds
         }
-        Effort::Replay(text) => kills.extend(parse(&text)),
+        Effort::Replay(text) => match parse(&text) {
+            Some(kill) => {
+                kills.push(kill);
+                kill.seed..kill.seed + 1
+            }
+            None => {
+                assert!(faults::is_run(&text), "FAREBOX_CHAOS_REPLAY: there is no run {text}");
+                return;
+            }
+        },
+    };
+    kills.retain(|kill| is_wanted(&kill.to_string()));
+    if kills.is_empty() {
+        assert!(
+            faults::is_any_wanted(seeds),
+            "FAREBOX_CHAOS_ONLY: no run has that in its name"
+        );
+        return;
     }
     let seeds: BTreeSet<u64> = kills.iter().map(|kill| kill.seed).collect();
     let n = kills.len();

@@ -140,6 +140,8 @@ pub(crate) struct Told {
     pub(crate) uncredited: u64,
     /// Counted a second time by a network that made two requests of one.
     pub(crate) doubled: u64,
+    /// How many calls, not units, were answered without knowing whether they were counted.
+    pub(crate) doubted: u64,
 }
 
 /// A message on its way from a queue to a function.
@@ -281,6 +283,44 @@ impl World {
     pub(crate) fn ambiguous_total(&self) -> u64 {
         let of = |authorizer: &Authorizer| authorizer.metrics().ambiguous_total.load(Relaxed);
         self.ambiguous_before + self.authorizers.iter().map(of).sum::<u64>()
+    }
+
+    /// Callers who were told something else than that they are counted, or turned away for certain. There are none as long as
+    /// nothing befalls the table.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let is_certain = |told: &Told| {
+            Told {
+                ok: told.ok,
+                ..Told::default()
+            } == *told
+        };
+        let doubts = self.told.iter().filter(|&(_, told)| !is_certain(told));
+        doubts
+            .map(|(who, told)| format!("nothing befell the table, and {who}'s callers were told {told:?}"))
+            .collect()
+    }
+
+    /// An authorizer as it must not be: its counting write goes out with the SDK's retries.
+    pub(crate) fn careless(&self) -> Authorizer {
+        let endpoint = |service| {
+            Some(format!(
+                "http://{}",
+                self.proxies[&(Actor::Authorizer, service)].address
+            ))
+        };
+        let clients = Clients::new(&Settings {
+            dynamodb_endpoint: endpoint(Service::Table),
+            sqs_endpoint: endpoint(Service::Queue),
+            ..self.system.services.settings.clone()
+        });
+        let clients = Clients {
+            dynamodb_once: clients.dynamodb.clone(),
+            ..clients
+        };
+        Authorizer::new(AuthorizerDeps {
+            counters: CounterTable::new(clients, self.system.tables().counters.clone()),
+            ..(self.authorizer_deps)()
+        })
     }
 
     /// The environment of an actor's function, with its own proxies for AWS and Stripe.
@@ -485,7 +525,9 @@ impl World {
                 && answer.get("usageIdentifierKey").is_none();
             let told = self.told.entry(who).or_default();
             told.doubled += units * (self.wire.doubled() - doubled);
-            *match (is_let_through, answer["context"]["code"] == "uncounted", is_ambiguous) {
+            let is_counted = is_let_through && answer["context"]["code"] != "uncounted";
+            told.doubted += u64::from(is_ambiguous && !is_counted);
+            *match (is_let_through, !is_counted, is_ambiguous) {
                 (true, false, _) => &mut told.ok,
                 (true, true, true) => &mut told.ambiguous,
                 (true, true, false) => &mut told.uncounted,
