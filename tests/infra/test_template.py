@@ -436,7 +436,7 @@ class Watching(unittest.TestCase):
         self.assertGreaterEqual(alarm["Period"] * alarm["EvaluationPeriods"], 3_600)
 
     def test_whatever_is_served_and_not_billed_rings(self):
-        # Throttled writes move no other metric than this.
+        # Where the table refuses connections or writes no other metric says so.
         watched = {(metric, logical) for namespace, metric, logical in alarmed() if namespace == "Farebox"}
         self.assertIn(("decisions_uncounted", "Authorizer"), watched)
 
