@@ -21,7 +21,7 @@ from cloud import FUNCTIONS, HERE, ROOT, STACK, TARGET, Cloud, Failed, ask, chan
 from world import DAY_S, FORMER_SECRET, HOUR_S, SEAL_DELAY_S, START_S, WEBHOOK_SECRETS, World
 
 # template.yaml
-TICK_S, VISIBILITY_S, DELIVERIES_MAX = 300, 780, 3
+TICK_S, VISIBILITY_S, DELIVERIES_MAX = 300, 780, 5
 DENIED = 403  # ACCESS_DENIED: the emulator leaves out the gateway response that makes it a 429
 THRESHOLDS = [
     *(("ada", share) for share in ("100%", "80%")),
@@ -211,7 +211,7 @@ def repeat(world):
         wait_until(f"delivery {delivery}", lambda: [m["ReceiveCount"] for m in world.messages("UsageQueueUrl")] == [delivery])
         world.move_to(world.cloud.clock.now_s() + VISIBILITY_S + 1)
     world.within(
-        "after three deliveries, 780 s apart, it is a dead letter, alone",
+        "after five deliveries, 780 s apart, it is a dead letter, alone",
         lambda: ([m["Body"] for m in world.messages("UsageDeadLettersUrl")], world.messages("UsageQueueUrl")),
         ([poison], []),
     )

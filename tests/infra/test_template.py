@@ -95,6 +95,17 @@ class Environment(unittest.TestCase):
             self.assertEqual(told, may, logical)
 
 
+    def test_who_fetches_the_stripe_key_may_decrypt_it_under_a_key_of_ones_own_and_nothing_else(self):
+        key = {"Ref": "StripeKmsKeyArn"}
+        for logical in FUNCTIONS.values():
+            role = properties(logical)["Role"]["Fn::GetAtt"][0]
+            decrypts = [s for s in statements(role) if any(action.startswith("kms:") for action in as_list(s["Action"]))]
+            fetches = "STRIPE_SECRET_KEY" in properties(logical)["Environment"]["Variables"]
+            self.assertEqual([(s["Action"], s["Resource"]) for s in decrypts], [("kms:Decrypt", key)] if fetches else [], logical)
+            for statement in decrypts:
+                self.assertIn("kms:ViaService", statement["Condition"]["StringEquals"], logical)
+
+
 class Functions(unittest.TestCase):
     def test_binaries_are_packages(self):
         for folder, logical in FUNCTIONS.items():
@@ -142,6 +153,8 @@ class Queues(unittest.TestCase):
                 queue = properties(source["Queue"]["Fn::GetAtt"][0])
                 least = 6 * function["Properties"]["Timeout"] + source.get("MaximumBatchingWindowInSeconds", 0)
                 self.assertGreaterEqual(queue["VisibilityTimeout"], least, name)
+                # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html: a throttled function counts as well.
+                self.assertGreaterEqual(queue["RedrivePolicy"]["maxReceiveCount"], 5, name)
                 self.assertEqual(source["FunctionResponseTypes"], ["ReportBatchItemFailures"], name)
                 self.assertIn("MaximumConcurrency", source["ScalingConfig"], name)
         self.assertEqual(seen, 2)
@@ -413,6 +426,20 @@ class Watching(unittest.TestCase):
         for logical in FUNCTIONS.values():
             self.assertIn(f'{{"Ref": "{logical}"}}', text)
 
+    def test_a_wrong_signing_secret_rings_and_a_single_probe_does_not(self):
+        alarm = properties("RefusedEventAlarm")
+        self.assertEqual((alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]), ("Farebox", "events_refused", "Sum"))
+        self.assertEqual(alarm["Dimensions"], [{"Name": "FunctionName", "Value": {"Ref": "Webhook"}}])
+        self.assertGreater(alarm["Threshold"], 1)
+        # Within an hour Stripe has sent even a lone event about three times.
+        self.assertLessEqual(alarm["Threshold"], 3)
+        self.assertGreaterEqual(alarm["Period"] * alarm["EvaluationPeriods"], 3_600)
+
+    def test_whatever_is_served_and_not_billed_rings(self):
+        # Where the table refuses connections or writes no other metric says so.
+        watched = {(metric, logical) for namespace, metric, logical in alarmed() if namespace == "Farebox"}
+        self.assertIn(("decisions_uncounted", "Authorizer"), watched)
+
     def test_alarms_and_dashboard_show_metrics_that_are_written(self):
         named = {(metric, logical) for namespace, metric, logical in [*alarmed(), *shown()] if namespace == "Farebox"}
         self.assertGreaterEqual(len(named), 10)
@@ -495,6 +522,7 @@ class Tidiness(unittest.TestCase):
             "DocsUrl": ['https://x"', "javascript:alert(1)", "https://x\\", "https://x/$context", "https://x#a"],
             "AttachedApiId": ["abc", "A1B2C3D4E5", "a1b2c3d4e5/*"],
             "StripeKeySecretArn": ["sk_live_1", "arn:aws:secretsmanager:eu-central-1:1:secret:x", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:stripe"],
+            "StripeKmsKeyArn": ["alias/stripe", "arn:aws:kms:eu-central-1:123456789012:alias/stripe", "*"],
             "KeyBrand": ["Fare", "1a", "a-b", "", "a" * 17],
             "MailFrom": ["a", "Acme <a@b.example>", "a@b"],
             "OperatorEmail": ["a b@c.d", "a"],
@@ -504,7 +532,8 @@ class Tidiness(unittest.TestCase):
         for name, values in bad.items():
             for value in values:
                 self.assertNotRegex(value, TEMPLATE["Parameters"][name]["AllowedPattern"], f"{name} takes {value!r}")
-        good = {"StripeKeySecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:farebox/stripe-AbC123", "AttachedApiId": "*"}
+        good = {"StripeKmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/mrk-0123456789abcdef0123456789abcdef",
+                "StripeKeySecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:farebox/stripe-AbC123", "AttachedApiId": "*"}
         for name, value in good.items():
             self.assertRegex(value, TEMPLATE["Parameters"][name]["AllowedPattern"])
 

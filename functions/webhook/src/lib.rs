@@ -29,7 +29,7 @@ use crate::answer::{Refusal, Verdict, answer, refuse};
 
 /// The largest body that is looked at. Stripe's largest events stay far below it.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// How long the work on one event may take: a gateway in front of us gives up after 29 s, and Stripe not much later.
+/// How long the work on one event, or on the page that shows a key, may take: a gateway in front of us gives up after 29 s, and Stripe not much later.
 pub const PATIENCE: Duration = Duration::from_secs(24);
 /// Where events are taken, whatever stage or prefix comes before it.
 const EVENTS: &str = "/stripe/webhook";
@@ -50,7 +50,7 @@ pub struct Deps {
     pub mode: Mode,
     /// Where customers look after their keys.
     pub portal_url: Option<String>,
-    /// After so long an event is given up: [`PATIENCE`] in Lambda.
+    /// After so long an event or the page is given up: [`PATIENCE`] in Lambda.
     pub patience: Duration,
 }
 

@@ -21,7 +21,7 @@ struct Redelivery {
 /// What these follow from stands beside them in the template.
 const USAGE: Redelivery = Redelivery {
     hidden_s: 780,
-    receives_max: 3,
+    receives_max: 5,
 };
 const ALERTS: Redelivery = Redelivery {
     hidden_s: 360,

@@ -66,7 +66,7 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
         (Part::Use, "logs of calls, kept for a month", 426, 12_780_000),
         // 12 of the authorizer and 4 of the consumer
         (Part::Use, "metrics of calls", 16_000, 4_800_000_000),
-        (Part::Fixed, "alarms", 21_000, 2_100_000_000),
+        (Part::Fixed, "alarms", 23_000, 2_300_000_000),
         (Part::Fixed, "dashboard", 1_000, 3_000_000_000),
         (Part::Fixed, "metrics of ticks and customers", 4_000, 1_200_000_000),
         // (8,760 ticks + 31 scans) × 1,000 B = 0.00819 GB
@@ -101,13 +101,13 @@ fn ten_million_calls_cost_what_they_cost_by_hand() {
 
     assert_eq!(bill.month.gateway.to_string(), "$36.72");
     assert_eq!(bill.month.farebox_use.to_string(), "$21.92");
-    assert_eq!(bill.month.farebox_fixed.to_string(), "$8.07");
-    assert_eq!(bill.month.farebox.to_string(), "$30.00");
-    assert_eq!(bill.month.all.to_string(), "$66.71");
+    assert_eq!(bill.month.farebox_fixed.to_string(), "$8.27");
+    assert_eq!(bill.month.farebox.to_string(), "$30.20");
+    assert_eq!(bill.month.all.to_string(), "$66.91");
     let million = bill.per_million.unwrap();
     assert_eq!(million.gateway.to_string(), "$3.67");
     assert_eq!(million.farebox_use.to_string(), "$2.19");
-    assert_eq!(million.farebox.to_string(), "$3.00");
+    assert_eq!(million.farebox.to_string(), "$3.02");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn without_a_call_only_what_is_deployed_costs() {
     assert!(idle.lines.iter().all(|line| line.part == Part::Fixed));
     assert_eq!(idle.per_million, None);
     assert_eq!(idle.month.all, idle.month.farebox_fixed);
-    assert_eq!(idle.month.all.to_string(), "$8.07");
+    assert_eq!(idle.month.all.to_string(), "$8.27");
     // Nothing runs: compute is what ticks, scans and Stripe's events take, and less than two cents.
     let compute: u64 = idle
         .lines
@@ -135,7 +135,7 @@ fn without_a_call_only_what_is_deployed_costs() {
         "polling of two empty queues",
     ];
     let monthly: u64 = monthly.iter().map(|item| line(&idle, item).1).sum();
-    assert_eq!(Amount { nano: monthly }.to_string(), "$8.03");
+    assert_eq!(Amount { nano: monthly }.to_string(), "$8.23");
     // And it is what a busy month has too.
     assert_eq!(idle.month.farebox_fixed, bill(|_| ()).month.farebox_fixed);
 

@@ -71,7 +71,7 @@ const STRIPE_PATIENCE: Duration = Duration::from_secs(1);
 const AWS_GIVEN_UP: Duration = Duration::from_millis(3_300);
 const STRIPE_GIVEN_UP: Duration = Duration::from_millis(1_300);
 /// How often the queue brings a message before it goes to the dead letters.
-const RECEIVES_MAX: u32 = 3;
+const RECEIVES_MAX: u32 = 5;
 /// How often the operator tries a command, and how long it takes to try again.
 const OPERATOR_TRIES: u32 = 20;
 const OPERATOR_PAUSE_S: u64 = 120;
