@@ -92,6 +92,44 @@ def guard(world):
         )
 
 
+def lack(world):
+    """A function whose environment names a table or a queue that is not there ends at the start and says which."""
+    variables = {
+        "ACCOUNTS_TABLE": world.outputs["AccountsTableName"],
+        "COUNTERS_TABLE": world.outputs["CountersTableName"],
+        "LEDGER_TABLE": world.outputs["LedgerTableName"],
+        "USAGE_QUEUE_URL": world.outputs["UsageQueueUrl"],
+        "ALERT_QUEUE_URL": world.outputs["AlertQueueUrl"],
+        "KEY_BRAND": "fb",
+    }
+    secrets = {
+        "STRIPE_SECRET_KEY": "rk_test_planted_at_the_start",
+        "STRIPE_WEBHOOK_SECRETS": "whsec_planted_at_the_start",
+        "FIRST_KEY_SECRET": "first-keys-planted-at-the-start-of-a-function",
+    }
+    books = ("ACCOUNTS_TABLE", "COUNTERS_TABLE", "LEDGER_TABLE", "ALERT_QUEUE_URL")
+    needed = {
+        "authorizer": ("ACCOUNTS_TABLE", "COUNTERS_TABLE", "USAGE_QUEUE_URL"),
+        "consumer": books,
+        "webhook": books,
+        "notifier": ("ACCOUNTS_TABLE", "ALERT_QUEUE_URL"),
+    }
+    for function, names in needed.items():
+
+        def lacks(name):
+            gone = f"{variables[name]}-gone"
+            code, said = world.cloud.begin(function, {**variables, **secrets, name: gone})
+            told = [secret for secret in secrets.values() if secret in said]
+            return code, f"{name} names {gone}, of which AWS says: " in said, told
+
+        # On a machine that is busy the emulator may answer later than a function waits for it at the start.
+        world.within(
+            f"the {function} lacks one of {len(names)} things, names it, and no secret",
+            lambda: {name: lacks(name) for name in names},
+            {name: (1, True, []) for name in names},
+        )
+
+
 def sell(world):
     """The owner sets up the stack: secrets, tiers, customers, keys."""
     secrets = world.cloud.client("secretsmanager")
@@ -426,6 +464,7 @@ def remove(world):
 STEPS = (
     deploy,
     guard,
+    lack,
     sell,
     refuse,
     serve,

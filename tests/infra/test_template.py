@@ -519,23 +519,54 @@ class Tidiness(unittest.TestCase):
 
     def test_parameters_refuse_what_is_wrong(self):
         bad = {
-            "DocsUrl": ['https://x"', "javascript:alert(1)", "https://x\\", "https://x/$context", "https://x#a"],
+            "Architecture": ["arm", "ARM64", ""],
+            "AuthorizerMemory": [0, 127, 3009],
+            "ConsumerConcurrency": [0, 1, 51],
+            "LogRetentionDays": [0, 2, 8, 3653],
+            "CreateSampleApi": ["yes", "True", ""],
             "AttachedApiId": ["abc", "A1B2C3D4E5", "a1b2c3d4e5/*"],
+            "ForbiddenStatus403": ["403", "TRUE", ""],
+            "DocsUrl": ['https://x"', "javascript:alert(1)", "https://x\\", "https://x/$context", "https://x#a"],
+            "ThrottleRate": [-1, 0, 10001],
+            "ThrottleBurst": [-1, 0, 10001],
             "StripeKeySecretArn": ["sk_live_1", "arn:aws:secretsmanager:eu-central-1:1:secret:x", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:stripe"],
             "StripeKmsKeyArn": ["alias/stripe", "arn:aws:kms:eu-central-1:123456789012:alias/stripe", "*"],
-            "KeyBrand": ["Fare", "1a", "a-b", "", "a" * 17],
-            "MailFrom": ["a", "Acme <a@b.example>", "a@b"],
-            "OperatorEmail": ["a b@c.d", "a"],
             "StripeBaseUrl": ["https://api.stripe.com/v1", "ftp://x"],
+            "KeyBrand": ["Fare", "1a", "a-b", "", "a" * 17],
             "PortalUrl": ["javascript:alert(1)", "https://a b"],
+            "OperatorEmail": ["a b@c.d", "a"],
+            "MailFrom": ["a", "Acme <a@b.example>", "a@b"],
+            "MailConfigurationSet": ["a b", "a/b", "a" * 65],
+            # Of a report that is older than 23 hours Stripe must be asked first: by then the alarm has rung.
+            "UnreportedAgeHours": [0, 1, 23],
         }
+        self.assertEqual(set(bad), set(TEMPLATE["Parameters"]), "say of a new parameter what is wrong")
         for name, values in bad.items():
             for value in values:
-                self.assertNotRegex(value, TEMPLATE["Parameters"][name]["AllowedPattern"], f"{name} takes {value!r}")
-        good = {"StripeKmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/mrk-0123456789abcdef0123456789abcdef",
-                "StripeKeySecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:farebox/stripe-AbC123", "AttachedApiId": "*"}
-        for name, value in good.items():
-            self.assertRegex(value, TEMPLATE["Parameters"][name]["AllowedPattern"])
+                self.assertFalse(takes(name, value), f"{name} takes {value!r}")
+        good = {
+            "StripeKeySecretArn": ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:farebox/stripe-AbC123"],
+            "StripeKmsKeyArn": ["arn:aws:kms:eu-central-1:123456789012:key/mrk-0123456789abcdef0123456789abcdef"],
+            "AttachedApiId": ["*"],
+            "AuthorizerMemory": [128, 3008],
+            "ConsumerConcurrency": [2, 50],
+            "ThrottleRate": [1, 10000],
+            "ThrottleBurst": [1, 10000],
+            "UnreportedAgeHours": [2, 22],
+        }
+        for name, parameter in TEMPLATE["Parameters"].items():
+            for value in [*good.get(name, []), *([parameter["Default"]] if "Default" in parameter else [])]:
+                self.assertTrue(takes(name, value), f"{name} does not take {value!r}")
+
+
+def takes(name, value):
+    """Whether CloudFormation takes a parameter's value."""
+    parameter = TEMPLATE["Parameters"][name]
+    if "AllowedValues" in parameter:
+        return value in parameter["AllowedValues"]
+    if "AllowedPattern" in parameter:
+        return re.search(parameter["AllowedPattern"], value) is not None
+    return parameter["Type"] == "Number" and parameter["MinValue"] <= value <= parameter["MaxValue"]
 
 
 if __name__ == "__main__":

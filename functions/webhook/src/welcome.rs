@@ -6,6 +6,7 @@ use serde_json::json;
 
 use farebox_billing::Error;
 use farebox_core::{id::CustomerId, key::ApiKey};
+use sha2::{Digest, Sha256};
 
 use crate::{
     Webhook,
@@ -118,9 +119,14 @@ impl Webhook {
     }
 }
 
-/// The mark that a session's key was shown.
+/// The mark that a session's key was shown. Anybody can write anything into the page's address, a key by mistake too: nothing of
+/// that is written down or asked for as it is.
 fn mark(session: &str) -> String {
-    format!("shown-{session}")
+    let digest: String = Sha256::digest(session.as_bytes())[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("shown-{digest}")
 }
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -7,7 +7,7 @@
 //! | `k#<hash>` | `key` | the [`KeyRecord`] |
 //! | `s#<cus_…>` | `id` | the customer's id in Farebox |
 //! | `e#<evt_…>` | `event` | that the event's effect is stored; written in one transaction with it |
-//! | `e#shown-<session>` | `event` | that a first key was shown, and by whose answer |
+//! | `e#shown-<hash of a session>` | `event` | that a first key was shown, and by whose answer |
 //! | `t#<version>` | `catalog` | a [`Catalog`], never changed |
 //! | `t` | `newest` | the newest version |
 

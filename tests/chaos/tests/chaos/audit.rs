@@ -226,6 +226,35 @@ impl World {
         }
     }
 
+    /// What `farebox reconcile --invoice` says of every period that is over. Only where no fault struck: a report that is held up for
+    /// an hour comes when the invoice is final.
+    pub(crate) async fn invoices(&self) -> Vec<String> {
+        let books = &self.system.books;
+        let reconciler = books.reconciler().await.expect("everything is readable");
+        let (mut problems, mut billed) = (Vec::new(), 0);
+        for customer in books.accounts.customers().await.expect("the customers are readable") {
+            let mut period = customer.cycle.period_at(customer.cycle.anchor);
+            while period.end < self.now_s() {
+                let asked = Asked {
+                    each_row: false,
+                    invoice: true,
+                };
+                let found = reconciler.customer(&customer, period, asked).await;
+                let found = found.expect("everything is readable");
+                let invoices = found.sums.iter().filter_map(|sum| sum.invoice.as_ref());
+                billed += invoices.map(|invoice| invoice.quantity).sum::<u64>();
+                if !found.agrees() || found.pending > 0 {
+                    problems.push(format!("the invoice of {} for {period:?}: {found:?}", customer.id));
+                }
+                period = customer.cycle.period_at(period.end);
+            }
+        }
+        if billed == 0 {
+            problems.push("no invoice bills anything".to_owned());
+        }
+        problems
+    }
+
     /// What `farebox reconcile` says of every period in which no row of the customer's is parked.
     async fn reconciled(&self, rows: &[Row], audit: &mut Audit) {
         let books = &self.system.books;

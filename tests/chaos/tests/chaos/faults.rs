@@ -67,6 +67,9 @@ async fn run(scenario: &Scenario, seed: u64, plan: Option<Plan>) -> Ended {
     if is_rehearsal {
         problems.extend(world.doubts());
     }
+    if is_rehearsal && scenario.is_invoiced {
+        problems.extend(world.invoices().await);
+    }
     if audit.parked > 0 && !scenario.parks {
         problems.push(format!("{} units are parked", audit.parked));
     }

@@ -14,7 +14,7 @@ use farebox_core::{
     ledger::RowState,
     time::{HOUR_S, Timestamp},
 };
-use farebox_local::VirtualClock;
+use farebox_local::{Options, System, VirtualClock};
 use serde_json::{Value, json};
 
 use crate::{
@@ -216,6 +216,45 @@ pub(crate) fn is_any_wanted(seeds: Range<u64>) -> bool {
 /// The two kills at a call.
 fn both(seed: u64, nth: u64) -> [Kill; 2] {
     [Fault::KillBefore, Fault::KillAfter].map(|fault| Kill { seed, nth, fault })
+}
+
+/// What nobody may read in a log.
+const SECRETS: [(&str, &str); 2] = [
+    ("STRIPE_SECRET_KEY", "rk_test_51PlantedAtTheStart"),
+    ("AWS_SECRET_ACCESS_KEY", "wJalrPlantedAtTheStart"),
+];
+
+/// Lambda is told by the exit code, and the operator by the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_lacks_a_table_or_a_queue_ends_and_names_it() {
+    let system = System::start(Options::new()).await.expect("the local system starts");
+    let no_queue = format!("{}-gone", system.queues().alerts);
+    for (variable, value) in [
+        ("ACCOUNTS_TABLE", "gone"),
+        ("COUNTERS_TABLE", "gone"),
+        ("LEDGER_TABLE", "gone"),
+        ("ALERT_QUEUE_URL", no_queue.as_str()),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chaos-consumer"));
+        command
+            .env_clear()
+            .envs(system.environment())
+            .envs(SECRETS)
+            .env(variable, value)
+            // Nobody has events for it: it ends in any case.
+            .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+            .stdin(Stdio::null());
+        let ended = tokio::task::spawn_blocking(move || command.output()).await;
+        let ended = ended.expect("no panic").expect("the consumer starts");
+        let said = [ended.stdout, ended.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(ended.status.code(), Some(1), "{variable}: {said}");
+        let named = format!("{variable} names {value}, of which AWS says: ");
+        assert!(said.contains(&named), "{variable}: {said}");
+        for (_, secret) in SECRETS {
+            assert!(!said.contains(secret), "{variable}: {said}");
+        }
+    }
 }
 
 fn parse(text: &str) -> Option<Kill> {

@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     steps: fn(&mut Random) -> Vec<Step>,
     /// Whether rows may be left for the operator in the end.
     pub(crate) parks: bool,
+    /// Whether a period with usage ends in it.
+    pub(crate) is_invoiced: bool,
 }
 
 impl Scenario {
@@ -39,6 +41,7 @@ const fn scenario(name: &'static str, steps: fn(&mut Random) -> Vec<Step>) -> Sc
         name,
         steps,
         parks: false,
+        is_invoiced: false,
     }
 }
 
@@ -48,8 +51,14 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("shards", shards),
     scenario("credit", credit),
     scenario("plans", plans),
-    scenario("month", month),
-    scenario("turn", turn),
+    Scenario {
+        is_invoiced: true,
+        ..scenario("month", month)
+    },
+    Scenario {
+        is_invoiced: true,
+        ..scenario("turn", turn)
+    },
     scenario("outage", outage),
     Scenario {
         parks: true,
@@ -124,11 +133,13 @@ fn plans(r: &mut Random) -> Vec<Step> {
 
 fn month(r: &mut Random) -> Vec<Step> {
     let mut steps = vec![Sell("acme", "pro"), Calls("acme", 2 + r.below(3))];
-    // From 10:00 on 31 January to just before 10:00 on 28 February, where the period ends.
+    // From 10:00 on 31 January to just before 10:00 on 28 February, where the period ends. Stripe tells of that while its invoice is
+    // still a draft.
     steps.extend([
         Wait(28 * DAY_S - 400 - r.below(400)),
         Calls("acme", 2 + r.below(4)),
-        Wait(2 * HOUR_S),
+        Wait(900),
+        Wait(2 * HOUR_S - 900),
     ]);
     steps.push(Calls("acme", 1 + r.below(3)));
     steps
@@ -147,7 +158,9 @@ fn turn(r: &mut Random) -> Vec<Step> {
     steps.extend([
         Wait(28 * DAY_S - 1_200),
         Calls("acme", 1 + r.below(3)),
-        Wait(4 * HOUR_S),
+        // Stripe tells of the end while the invoice is still a draft.
+        Wait(1_500),
+        Wait(4 * HOUR_S - 1_500),
     ]);
     steps.extend([Calls("acme", 1 + r.below(3)), Wait(HOUR_S)]);
     steps
