@@ -185,6 +185,9 @@ pub(crate) enum Tiers {
     #[command(after_help = EXIT_CODES)]
     Check(TiersFile),
     /// Say what the file changes, and what Stripe lacks; exits with 2 if anything is pending.
+    ///
+    /// Customers stay on what they were sold until `customers set-tier` moves them, which also takes back that a customer is to
+    /// leave.
     #[command(after_help = EXIT_CODES)]
     Diff(TiersFile),
     /// Make what Stripe lacks, then store the catalog. Nothing is ever deleted.
@@ -276,7 +279,10 @@ pub(crate) enum Customers {
     },
     /// List all customers.
     List,
-    /// Sell another tier, or the newest catalog's version of the same one.
+    /// Sell another tier, or the newest catalog's version of the same one. Who is to leave stays.
+    ///
+    /// A cancellation is taken back with that, also by the tier that the customer has already: `set-tier ID TIER` with the same
+    /// tier is how to take one back.
     #[command(after_help = EXIT_CODES)]
     SetTier {
         /// The customer's id.
@@ -296,12 +302,18 @@ pub(crate) enum Customers {
         trial: DryRun,
     },
     /// End the subscription: what is used is reported first.
+    ///
+    /// At once, it can't be taken back. At the period's end it can until then: with `set-tier` and the same tier.
+    #[command(after_help = EXIT_CODES)]
     Cancel {
         /// The customer's id.
         id: CustomerArg,
         /// At the end of the billing period instead of now.
         #[arg(long)]
         at_period_end: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
         #[command(flatten)]
         trial: DryRun,
     },

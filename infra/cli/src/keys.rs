@@ -109,6 +109,14 @@ pub(crate) fn would(out: Out, what: &str) -> Result<Done, Failure> {
     Ok(Done::Pending)
 }
 
+/// That a write would change nothing, in `--dry-run`.
+pub(crate) fn would_not(out: Out, why: &str) -> Result<Done, Failure> {
+    out.show(&json!({ "would": null, "because": why }), || {
+        format!("nothing would change: {why}")
+    })?;
+    Ok(Done::Well)
+}
+
 /// The key alone on stdout, so that it can be piped to where it is kept.
 pub(crate) fn show_issued(issued: &IssuedKey, out: Out) -> Result<Done, Failure> {
     let mut value = as_json(issued.key.hash(), &issued.record);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use farebox_billing::{CataloguePlan, Making, Staying};
-use farebox_core::tiers::Catalog;
+use farebox_core::{id::CustomerId, tiers::Catalog};
 use serde_json::{Value, json};
 
 use crate::{
@@ -125,7 +125,7 @@ async fn apply(plan: &CataloguePlan, yes: bool, reach: &Reach, out: Out) -> Resu
 }
 
 /// Asks on a terminal; elsewhere nobody could answer.
-fn ask(question: &str) -> Result<(), Failure> {
+pub(crate) fn ask(question: &str) -> Result<(), Failure> {
     if !can_ask() {
         return Err(Failure::usage(
             "nobody can be asked here: give --yes, or --dry-run to see what would be done",
@@ -194,20 +194,28 @@ fn as_text(plan: &CataloguePlan, out: Out) -> String {
     text
 }
 
-fn staying(group: &Staying) -> String {
-    let named = group.customers.iter().take(NAMED_MAX).map(|id| id.to_string());
+fn named(customers: &[CustomerId]) -> String {
+    let named = customers.iter().take(NAMED_MAX).map(|id| id.to_string());
     let mut names: Vec<String> = named.collect();
-    if group.customers.len() > NAMED_MAX {
-        names.push(format!("{} more", group.customers.len() - NAMED_MAX));
+    if customers.len() > NAMED_MAX {
+        names.push(format!("{} more", customers.len() - NAMED_MAX));
     }
-    let (who, tier) = (names.join(", "), &group.tier);
+    names.join(", ")
+}
+
+fn staying(group: &Staying) -> String {
+    let (who, tier) = (named(&group.customers), &group.tier);
     let fate = match &group.becomes {
         Some(plan) if *plan == group.plan => format!("the price stays; move: farebox customers set-tier ID {tier}"),
         Some(plan) => format!("would pay {plan}; move: farebox customers set-tier ID {tier}"),
         None => "the new catalog needs another tier or agreement; move: farebox customers set-tier ID TIER".to_owned(),
     };
+    let leaving = match group.leaving.as_slice() {
+        [] => String::new(),
+        leaving => format!("; to leave, which moving takes back: {}", named(leaving)),
+    };
     format!(
-        "{} on {} (catalog {}): {who}; {fate}",
+        "{} on {} (catalog {}): {who}; {fate}{leaving}",
         count(group.customers.len(), "customer"),
         group.plan,
         group.catalog
@@ -228,7 +236,7 @@ fn as_json(plan: &CataloguePlan) -> Value {
         .iter()
         .map(|group| {
             json!({ "tier": group.tier, "catalog": group.catalog, "plan": group.plan, "becomes": group.becomes,
-                    "customers": group.customers, "changes": group.changes })
+                    "customers": group.customers, "leaving": group.leaving, "changes": group.changes })
         })
         .collect();
     json!({

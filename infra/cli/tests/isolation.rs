@@ -66,7 +66,7 @@ const COMMANDS: [(&str, &str, Of); 33] = [
     ("completions", "bash", Of::All),
 ];
 /// After all others: nothing comes after it.
-const LAST: (&str, &str, Of) = ("customers cancel", "acme", Of::Acme);
+const LAST: (&str, &str, Of) = ("customers cancel", "acme --yes", Of::Acme);
 
 #[tokio::test]
 async fn no_command_is_left_out() {

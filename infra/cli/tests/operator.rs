@@ -41,6 +41,11 @@ impl Place {
         run(farebox(arguments, &[("FAREBOX_LOCAL", &self.url)])).await
     }
 
+    async fn dry(&self, arguments: &[&str]) -> (i32, String) {
+        let (code, stdout, stderr) = self.farebox(&[arguments, &["--dry-run"]].concat()).await;
+        (code, stdout + &stderr)
+    }
+
     async fn json(&self, arguments: &[&str]) -> (i32, Value) {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         let (code, stdout, stderr) = self.farebox(&arguments).await;
@@ -258,7 +263,7 @@ async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
         system.control.ledger.write(&key, write).await.expect("written");
     }
     // Whoever leaves at once would leave without paying it.
-    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
     assert_ne!(code, 0);
     let why = "is parked (stripe rejected the call): farebox stripe repair, then try again";
     assert!(stderr.contains(why), "{stderr}");
@@ -435,7 +440,7 @@ async fn a_date_names_the_period_that_begins_on_it_and_an_ended_customer_the_one
     let (_, stdout, _) = place.farebox(&["reconcile", "acme", "--period", "2027-02-15"]).await;
     assert!(stdout.contains("from 2027-02-15 08:00:00Z"), "{stdout}");
 
-    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
     assert_eq!(code, 0, "{stderr}");
     place
         .system
@@ -502,4 +507,126 @@ async fn data_in_use_is_refused_and_its_catalog_stays() {
     assert_eq!(third.catalog.0, 2, "what is sold stays");
     drop(third);
     let _ = std::fs::remove_dir_all(&directory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_that_is_sold_to_who_is_to_leave_says_that_this_takes_the_cancellation_back() {
+    let place = Place::start().await;
+    let (_, sold) = place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let subscription = sold["stripe_subscription"].as_str().expect("a subscription").to_owned();
+    let end = sold["cycle"]["current"]["end"].as_u64().expect("an end");
+    let leave = ["customers", "cancel", "acme", "--at-period-end"];
+    let goes_on = "was to end on 2027-02-15 08:00:00Z: goes on";
+
+    for set_tier in [
+        &["customers", "set-tier", "acme", "pro"][..],
+        &["customers", "set-tier", "acme", "pro", "--at-period-end"],
+        &["customers", "set-tier", "acme", "free", "--at-period-end"],
+    ] {
+        let (code, left) = place.json(&leave).await;
+        assert_eq!((code, &left["ends"]), (0, &Value::from(end)), "{left}");
+        let found = place.system.services.stripe.subscription(&subscription).await;
+        assert!(found.expect("a subscription").cancel_at_period_end);
+        let dry = [set_tier, &["--dry-run"]].concat();
+        let (code, said, _) = place.farebox(&dry).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(&format!("acme {goes_on}")), "{said}");
+        let (_, dry) = place.json(&dry).await;
+        assert_eq!(dry["was_to_end"], end, "{dry}");
+
+        let (code, said, stderr) = place.farebox(set_tier).await;
+        assert_eq!(code, 0, "{stderr}");
+        assert!(said.contains(goes_on), "{said}");
+        let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+        assert!(shown["ends"].is_null() && shown["was_to_end"].is_null(), "{shown}");
+        let found = place.system.services.stripe.subscription(&subscription).await;
+        assert!(!found.expect("a subscription").cancel_at_period_end, "{set_tier:?}");
+    }
+    place.json(&leave).await;
+    let (_, told) = place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(told["was_to_end"], end, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_at_once_is_asked_for_twice() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("give --yes, or --dry-run"), "{stderr}");
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert!(shown["ends"].is_null(), "{shown}");
+    // What can be taken back needs no second word.
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--at-period-end"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
+    assert_eq!(code, 0, "{stderr}");
+
+    let (code, _, stderr) = place.farebox(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("`farebox customers add acme --tier pro`"), "{stderr}");
+    let (_, said, _) = place.farebox(&["customers", "suspend", "acme"]).await;
+    assert!(
+        said.contains("its subscription has ended") && !said.contains("bill"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_change_nothing_is_not_pending() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "free"]).await;
+    let (code, said) = place.dry(&["customers", "set-tier", "acme", "free"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("nothing would change: acme has free (catalog 1,"),
+        "{said}"
+    );
+    assert_eq!(place.dry(&["customers", "set-tier", "acme", "pro"]).await.0, 2);
+    let (code, said) = place.dry(&["customers", "resume", "acme"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(place.dry(&["customers", "suspend", "acme"]).await.0, 2);
+    place.json(&["customers", "suspend", "acme"]).await;
+    let (code, said) = place.dry(&["customers", "suspend", "acme"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("acme is suspended already"), "{said}");
+
+    // A plan that lies ahead is taken back by the tier in force, and does not begin behind an end.
+    place
+        .json(&["customers", "set-tier", "acme", "pro", "--at-period-end"])
+        .await;
+    assert_eq!(place.dry(&["customers", "set-tier", "acme", "free"]).await.0, 2);
+    assert_eq!(
+        place
+            .dry(&["customers", "set-tier", "acme", "pro", "--at-period-end"])
+            .await
+            .0,
+        0
+    );
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(said.lines().any(|line| line.starts_with("then ")), "{said}");
+    let leave = ["customers", "cancel", "acme", "--at-period-end"];
+    assert_eq!(place.dry(&leave).await.0, 2);
+    let (_, said, _) = place.farebox(&leave).await;
+    assert!(said.lines().any(|line| line.starts_with("ends ")), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with("then ")), "{said}");
+    assert_eq!(place.dry(&leave).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalog_names_who_is_to_leave_among_those_who_stay_on_the_old_one() {
+    let place = Place::start().await;
+    let new = file("leaving.yaml", &DEV_TIERS.replace(OLD_PRICE, NEW_PRICE));
+    let diff = ["tiers", "diff", new.to_str().expect("a path")];
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (_, said, _) = place.farebox(&diff).await;
+    assert!(
+        said.contains("farebox customers set-tier ID pro") && !said.contains("to leave"),
+        "{said}"
+    );
+    place.json(&["customers", "cancel", "acme", "--at-period-end"]).await;
+    let (_, said, _) = place.farebox(&diff).await;
+    assert!(said.contains("to leave, which moving takes back: acme"), "{said}");
+    let (_, diff) = place.json(&diff).await;
+    assert_eq!(diff["staying"][0]["leaving"][0], "acme", "{diff}");
 }

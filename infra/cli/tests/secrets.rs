@@ -122,7 +122,7 @@ const COMMANDS: [Case; 34] = [
     ("period close", "ACME --now", Shows::Nothing),
     ("cost", "--calls 10M", Shows::Nothing),
     ("completions", "bash", Shows::Nothing),
-    ("customers cancel", "ACME", Shows::Nothing),
+    ("customers cancel", "ACME --yes", Shows::Nothing),
 ];
 
 /// How a command is started, and what it may not say.

@@ -270,6 +270,9 @@ const TRIES_MAX: u32 = 8;
 impl Books {
     /// Changes a customer's tier.
     ///
+    /// Whoever is to leave stays: a cancellation that was asked for, at once or at the period's end, is taken back, also by the tier
+    /// that holds already.
+    ///
     /// What is wanted is written down first, then Stripe is asked, then it begins: at once from the second on at which Stripe
     /// has the new prices. Whoever finds the new base price on the subscription can finish what somebody else began, so a crash
     /// on the way leaves nothing half done for longer than the next webhook takes. The old plan's metered prices stay on the
@@ -284,7 +287,8 @@ impl Books {
         let customer = self.customer(id).await?;
         if customer.standing == Standing::Ended {
             return Err(Error::Refused(format!(
-                "the subscription of {id} has ended; sell it a tier anew"
+                "the subscription of {id} has ended: sell it a tier anew with `farebox customers add {id} --tier {}`",
+                offer.tier
             )));
         }
         let terms = control.terms_of(offer.catalog, &offer.tier, &offer.overrides).await?;
@@ -771,7 +775,8 @@ fn base_item(subscription: &Subscription) -> Result<Option<&SubscriptionItem>, E
 }
 
 /// A customer's own spend caps go with it to a tier that has something to cap, unless others are agreed.
-fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
+#[must_use]
+pub fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
     if let (None, Some(own)) = (&overrides.spend_cap, &before.spend_cap) {
         let kept = own.iter().filter(|(meter, _)| terms.overage.contains_key(*meter));
         let mut caps = terms.spend_cap.clone();
