@@ -65,6 +65,15 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                     old.customer
                 )));
             }
+            if let Some((next, successor)) = successor(hash, reach).await? {
+                return Err(Failure::Failed(format!(
+                    "the key {} was replaced already, by {} (hash {next}), which is valid: rotate that one, or issue one more with \
+                     `farebox keys issue {}`",
+                    shown(&old),
+                    shown(&successor),
+                    old.customer
+                )));
+            }
             let brand = old.prefix.split('_').next().unwrap_or_default();
             let end = reach.now().plus_ms(grace.saturating_mul(1_000));
             if trial.dry_run {
@@ -103,6 +112,19 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
     }
 }
 
+/// The newest key that took a replaced one's place, one after the other, and is still valid.
+async fn successor(hash: KeyHash, reach: &Reach) -> Result<Option<(KeyHash, KeyRecord)>, Failure> {
+    let accounts = &reach.control.accounts;
+    let (mut at, mut newest) = (hash, None);
+    while let Some(replaced) = accounts.replaced(at).await? {
+        at = replaced.by;
+        let key = accounts.key(at).await?;
+        let is_valid = |key: &KeyRecord| key.revoked.is_none() && key.expires.is_none_or(|end| end > reach.now());
+        newest = key.filter(is_valid).map(|key| (at, key)).or(newest);
+    }
+    Ok(newest)
+}
+
 /// What a write would do, in `--dry-run`.
 pub(crate) fn would(out: Out, what: &str) -> Result<Done, Failure> {
     out.show(&json!({ "would": what }), || format!("would {what}"))?;
@@ -122,6 +144,9 @@ pub(crate) fn show_issued(issued: &IssuedKey, out: Out) -> Result<Done, Failure>
     let mut value = as_json(issued.key.hash(), &issued.record);
     value["key"] = json!(issued.key.reveal());
     if !out.is_json {
+        if let Some(expires) = issued.record.expires {
+            out.aside(&format!("The new key expires on {}.", time(expires.s())));
+        }
         out.aside(&format!(
             "The key is shown once and stored nowhere; its hash is {}.",
             issued.key.hash()

@@ -630,3 +630,51 @@ async fn a_new_catalog_names_who_is_to_leave_among_those_who_stay_on_the_old_one
     let (_, diff) = place.json(&diff).await;
     assert_eq!(diff["staying"][0]["leaving"][0], "acme", "{diff}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_key_is_not_replaced_once_more_while_its_successor_is_valid() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let hash = |key: &Value| key["hash"].as_str().expect("a hash").to_owned();
+    let (_, first) = place.json(&["keys", "issue", "acme"]).await;
+    let first = hash(&first);
+    let (code, second) = place.json(&["keys", "rotate", &first, "--grace", "1h"]).await;
+    assert_eq!((code, &second["expires"]), (0, &Value::Null), "{second}");
+    let second = hash(&second);
+
+    for last in ["--grace=24h", "--dry-run"] {
+        let (code, _, stderr) = place.farebox(&["keys", "rotate", &first, last]).await;
+        assert_eq!(code, 1, "{stderr}");
+        assert!(
+            stderr.contains(&second) && stderr.contains("rotate that one"),
+            "{stderr}"
+        );
+    }
+    let (code, third) = place.json(&["keys", "rotate", &second, "--grace", "1h"]).await;
+    assert_eq!((code, &third["expires"]), (0, &Value::Null), "{third}");
+    let third = hash(&third);
+    let (_, _, stderr) = place.farebox(&["keys", "rotate", &first]).await;
+    assert!(stderr.contains(&third), "the newest one is named: {stderr}");
+
+    // Nobody has a key in its place any more: it is replaced, and what takes its place does not end with its grace.
+    for revoked in [&second, &third] {
+        place.json(&["keys", "revoke", revoked]).await;
+    }
+    let (code, fourth) = place.json(&["keys", "rotate", &first, "--grace", "1h"]).await;
+    assert_eq!((code, &fourth["expires"]), (0, &Value::Null), "{fourth}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_expires_says_so_when_it_is_shown() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let ends = "The new key expires on 2027-04-15 08:00:00Z.";
+    let (_, key, stderr) = place.farebox(&["keys", "issue", "acme", "--expires", "90d"]).await;
+    assert!(stderr.contains(ends), "{stderr}");
+    let prefix: String = key.chars().take(12).collect();
+    let (code, _, stderr) = place.farebox(&["keys", "rotate", &prefix]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains(ends), "{stderr}");
+    let (_, _, stderr) = place.farebox(&["keys", "issue", "acme"]).await;
+    assert!(!stderr.contains("expires"), "{stderr}");
+}
