@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use farebox_aws::{control::NewKey, random::Random};
-use farebox_billing::{Offer, Sale, When, keep_caps};
+use farebox_billing::{Offer, Sale, When, check_meter, keep_caps};
 use farebox_core::{
     account::{Contact, Customer, Phase, Standing, WebhookSecret},
     id::CustomerId,
@@ -96,6 +96,8 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         } => {
             let customer = reach.customer(&id.0).await?;
             not_ended(&customer, reach, "given units would never be used")?;
+            // Before the grant is called anything.
+            check_meter(&reach.control.terms(&customer, reach.now()).await?, &meter)?;
             let known = customer.grants.iter().find(|known| Some(&known.id) == grant.as_ref());
             if let Some(known) = known.filter(|known| known.units != units || known.meter != meter) {
                 return Err(Failure::Failed(format!(
@@ -137,10 +139,14 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             trial,
         } => {
             let customer = reach.customer(&id.0).await?;
-            let currency = reach.control.terms(&customer, reach.now()).await?.currency;
+            let terms = reach.control.terms(&customer, reach.now()).await?;
+            check_meter(&terms, &meter)?;
+            let currency = terms.currency;
             let cap = match amount.as_str() {
                 "none" => None,
                 amount => Some(parse_amount(amount, currency).map_err(|problem| {
+                    // What a file would be told to write is no answer here.
+                    let problem = problem.split(": write ").next().unwrap_or_default();
                     Failure::usage(format!(
                         "{amount:?} {problem}: write an amount of {currency} like 99.50, or none"
                     ))

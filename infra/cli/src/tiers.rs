@@ -72,9 +72,13 @@ pub(crate) async fn run(command: Tiers, reach: &Reach, out: Out) -> Result<Done,
 }
 
 async fn plan(file: &Path, reach: &Reach) -> Result<CataloguePlan, Failure> {
-    let text = read(file)?;
-    let catalog = Catalog::from_yaml(&text, &file.display().to_string()).map_err(Failure::failed)?;
+    let catalog = catalog(file)?;
     Ok(reach.books().await?.catalogue_plan(&catalog).await?)
+}
+
+/// What a file sells.
+pub(crate) fn catalog(file: &Path) -> Result<Catalog, Failure> {
+    Catalog::from_yaml(&read(file)?, &file.display().to_string()).map_err(Failure::failed)
 }
 
 fn pending(plan: &CataloguePlan) -> Result<Done, Failure> {

@@ -302,7 +302,7 @@ async fn line(
     })
 }
 
-async fn top(n: usize, reach: &Reach, out: Out) -> Result<Done, Failure> {
+async fn top(n: u32, reach: &Reach, out: Out) -> Result<Done, Failure> {
     let now = reach.now().s();
     let mut items: HashMap<CustomerId, Vec<Counters>> = HashMap::new();
     for (id, _, item) in reach.control.counters.scan().await?.items {
@@ -318,7 +318,7 @@ async fn top(n: usize, reach: &Reach, out: Out) -> Result<Done, Failure> {
         used.extend(meters.map(|(meter, units)| (units, customer.clone(), meter)));
     }
     used.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.0.id.cmp(&b.1.0.id)));
-    used.truncate(n);
+    used.truncate(usize::try_from(n).unwrap_or(usize::MAX));
     let rows = match used.is_empty() {
         true => Vec::new(),
         false => reach.control.ledger.scan().await?.0,

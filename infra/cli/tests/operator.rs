@@ -678,3 +678,156 @@ async fn a_key_that_expires_says_so_when_it_is_shown() {
     let (_, _, stderr) = place.farebox(&["keys", "issue", "acme"]).await;
     assert!(!stderr.contains("expires"), "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_argument_is_said_before_anything_is_done() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let cases: [(&[&str], &str); 18] = [
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--key", "--brand", "FB"],
+            "lower-case letter",
+        ),
+        (
+            &[
+                "customers",
+                "add",
+                "beta",
+                "--tier",
+                "pro",
+                "--key",
+                "--brand",
+                "FB",
+                "--dry-run",
+            ],
+            "lower-case letter",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--trial-days", "731"],
+            "731 is not in 0..=730",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--trial-days", "-1"],
+            "-1 is not in 0..=730",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--email", "nobody"],
+            "not one mail address",
+        ),
+        (&["keys", "issue", "acme", "--brand", "FB"], "lower-case letter"),
+        (
+            &["keys", "issue", "acme", "--brand", "FB", "--dry-run"],
+            "lower-case letter",
+        ),
+        (
+            &["keys", "rotate", "fb_test_Ab3d", "--grace", "-5h"],
+            "expected a duration",
+        ),
+        (&["customers", "grant", "acme", "5", "--id", ""], "1 to 64 letters"),
+        (
+            &["customers", "grant", "acme", "-5"],
+            "expected a whole number of units",
+        ),
+        (
+            &["customers", "cap", "acme", "-5"],
+            "\"-5\" is negative: write an amount of usd",
+        ),
+        (
+            &["customers", "cap", "acme", "much"],
+            "\"much\" is not an amount: write an amount of usd",
+        ),
+        (&["usage", "top", "-n", "0"], "0 is not in"),
+        (&["usage", "top", "-n", "-5"], "-5 is not in"),
+        (&["cost", "--calls", "-5"], "expected a whole number of calls"),
+        (
+            &["cost", "--calls", "10M", "--remembered", "150"],
+            "'--remembered <PERCENT>'",
+        ),
+        (
+            &["counters", "restore", "acme", "-1"],
+            "invalid value '-1' for '<SHARD>'",
+        ),
+        (&["customers", "list", "--local="], "--local= names no address"),
+    ];
+    for (arguments, why) in cases {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!(code, 64, "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            stderr.contains(why) && !stderr.contains("tip:"),
+            "{arguments:?}: {stderr}"
+        );
+    }
+    let (code, ..) = place.farebox(&["customers", "show", "beta"]).await;
+    assert_eq!(code, 3, "nothing was sold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_a_tier_does_not_have_is_refused_with_those_that_it_has() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for arguments in [
+        &["customers", "cap", "acme", "none", "--meter", "foo"][..],
+        &["customers", "cap", "acme", "100", "--meter", "foo"],
+        &["customers", "cap", "acme", "none", "--meter", "foo", "--dry-run"],
+        &["customers", "grant", "acme", "100", "--meter", "foo"],
+        &["customers", "grant", "acme", "100", "--meter", "foo", "--dry-run"],
+    ] {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
+        assert_eq!(
+            stderr, "error: tier pro has no meter foo; it has api_calls\n",
+            "{arguments:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_command_line_is_json_where_that_is_asked_for() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["customers", "show", "--json"], "<ID>"),
+        (&["--json", "customers", "frobnicate"], "frobnicate"),
+        (&["customers", "--json"], "add"),
+        (
+            &["customers", "grant", "acme", "many", "--json"],
+            "expected a whole number",
+        ),
+        (&["--json"], "`farebox dev` prints no JSON"),
+        (&["dev", "--port", "0", "--json"], "`farebox dev` prints no JSON"),
+    ];
+    for (arguments, why) in cases {
+        let (code, stdout, stderr) = run(farebox(arguments, &[])).await;
+        assert_eq!((code, stdout.as_str()), (64, ""), "{arguments:?}: {stderr}");
+        let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {stderr}"));
+        let error = error["error"].as_str().expect("a sentence");
+        assert!(
+            error.contains(why) && !error.contains("Usage:"),
+            "{arguments:?}: {error}"
+        );
+        assert!(!error.starts_with("error:"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_names_no_local_system() {
+    let (code, _, stderr) = run(farebox(&["customers", "list"], &[("FAREBOX_LOCAL", "")])).await;
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("no region"), "a deployed stack is meant: {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_tiers_is_called_by_its_name() {
+    let place = Place::start().await;
+    let bad = file("mistaken.yaml", "tiers:\n  pro: {price: -1}\n");
+    let bad = bad.to_str().expect("a path");
+    let (code, _, stderr) = run(farebox(&["--port", "0", "--tiers", bad], &[])).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&format!("{bad}:2: tiers.pro.price")), "{stderr}");
+    for (file, why) in [
+        (bad, "tiers.pro.price"),
+        ("/nowhere/tiers.yaml", "read /nowhere/tiers.yaml: No such file"),
+    ] {
+        let (code, stdout, stderr) = place.farebox(&["doctor", "--tiers", file]).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(why) && !stderr.contains("allow dynamodb"), "{stderr}");
+    }
+}

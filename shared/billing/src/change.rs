@@ -8,7 +8,7 @@ use farebox_core::{
     id::CustomerId,
     ledger::RowState,
     money::Money,
-    tiers::{AtQuota, Overrides, Terms},
+    tiers::{AtQuota, Overrides, TRIAL_DAYS_MAX, Terms},
     time::{Cycle, Period},
 };
 use farebox_stripe::{
@@ -55,6 +55,9 @@ impl Books {
         let known = self.accounts.customer(&sale.id).await?;
         if known.as_ref().is_some_and(|known| known.standing != Standing::Ended) {
             return Err(Error::Refused(format!("customer {} exists already", sale.id)));
+        }
+        if sale.trial_days.is_some_and(|days| days > TRIAL_DAYS_MAX) {
+            return Err(Error::Refused(format!("a trial has at most {TRIAL_DAYS_MAX} days")));
         }
         let prices = self.ensure_plan(&terms).await?;
         let id = &sale.id;
@@ -589,29 +592,14 @@ impl Books {
     /// [`Error::Refused`] if the id gave something else, or in an earlier period; else [`Error`] at the first step that fails.
     /// Repeating is safe.
     pub async fn grant(&self, id: &CustomerId, meter: &str, units: u64, grant_id: &str) -> Result<Customer, Error> {
-        let is_name = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
-        if !is_name(grant_id) {
-            return Err(Error::Refused(
-                "a grant's id is 1 to 64 letters, digits, '.', '_' or '-'".to_owned(),
-            ));
-        }
+        check_grant_id(grant_id)?;
         if units == 0 || units > farebox_core::message::UNITS_MAX {
             return Err(Error::Refused("a grant is 1 to 999999999999999 units".to_owned()));
         }
         let now = self.now();
         let customer = self.customer(id).await?;
         let terms = self.control().terms(&customer, now).await?;
-        if !terms.meters().iter().any(|known| known == meter) {
-            let known = terms.meters().join(", ");
-            return Err(Error::Refused(format!(
-                "tier {} has no meter {meter}; it has {known}",
-                terms.tier
-            )));
-        }
+        check_meter(&terms, meter)?;
         let period = customer.cycle.period_at(now.s());
         let given = self.ledger.grant(id, meter, grant_id, units, period.start).await?;
         let is_known = |grant: &Grant| grant.id == grant_id && grant.meter == meter;
@@ -707,11 +695,13 @@ impl Books {
     /// Caps what a meter's usage may cost in a billing period, or takes the cap away, from the next request on.
     ///
     /// # Errors
-    /// [`Error::Table`] if the customer's terms do not go with it: a cap needs an overage price.
+    /// [`Error::Refused`] if the tier in force has no such meter; [`Error::Table`] if the customer's terms do not go with the cap,
+    /// which needs an overage price.
     pub async fn cap(&self, id: &CustomerId, meter: &str, cap: Option<Money>) -> Result<Customer, Error> {
         let now = self.now();
         for _ in 0..TRIES_MAX {
             let seen = self.customer(id).await?;
+            check_meter(&self.control().terms(&seen, now).await?, meter)?;
             let mut changed = seen.clone();
             let in_force = seen.phase_at(now.s()).from;
             let offered = changed.offered.iter_mut();
@@ -750,6 +740,36 @@ impl Books {
     pub async fn customer(&self, id: &CustomerId) -> Result<Customer, Error> {
         let none = || Error::Refused(format!("there is no customer {id}"));
         self.accounts.customer(id).await?.ok_or_else(none)
+    }
+}
+
+/// Whether a text can name a grant.
+///
+/// # Errors
+/// [`Error::Refused`] if it can't.
+pub fn check_grant_id(text: &str) -> Result<(), Error> {
+    let is_fine = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    match (1..=64).contains(&text.len()) && text.bytes().all(is_fine) {
+        true => Ok(()),
+        false => Err(Error::Refused(
+            "a grant's id is 1 to 64 letters, digits, '.', '_' or '-'".to_owned(),
+        )),
+    }
+}
+
+/// Whether a tier has a meter: what is given or capped on another one would never be used.
+///
+/// # Errors
+/// [`Error::Refused`] if it has not, with those that it has.
+pub fn check_meter(terms: &Terms, meter: &str) -> Result<(), Error> {
+    let known = terms.meters();
+    match known.iter().any(|known| known == meter) {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
+            "tier {} has no meter {meter}; it has {}",
+            terms.tier,
+            known.join(", ")
+        ))),
     }
 }
 
