@@ -60,11 +60,7 @@ async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage,
     let now = reach.now();
     let period = customer.cycle.period_at(now.s());
     let included = terms.included_units(DEFAULT_METER).unwrap_or(0);
-    let units = usage::counted(customer, reach)
-        .await?
-        .get(DEFAULT_METER)
-        .copied()
-        .unwrap_or(0);
+    let units = usage::of_quota(customer, DEFAULT_METER, reach).await?;
     Ok(AlertMessage {
         v: VERSION,
         id: format!("test-{}", Random::system().token()?),

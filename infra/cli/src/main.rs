@@ -171,6 +171,36 @@ pub(crate) fn ended_in(customer: &Customer, now_s: u64) -> Option<Period> {
     }
 }
 
+/// Refuses a billing period that ended before anything is known of a customer: its first one, its first change, its first key.
+pub(crate) async fn had(customer: &Customer, period: Period, reach: &Reach) -> Result<(), Failure> {
+    match first_known(customer, period, reach).await? {
+        first if first < period.end => Ok(()),
+        first => Err(Failure::NotFound(format!(
+            "{} has no such billing period: nothing is known of it before {}",
+            customer.id,
+            show::time(first)
+        ))),
+    }
+}
+
+/// From when on a customer is known, as far as that has to be found out for a billing period.
+pub(crate) async fn first_known(customer: &Customer, period: Period, reach: &Reach) -> Result<u64, Failure> {
+    let cycle = &customer.cycle;
+    // A trial lies before the anchor; who bought anew has an anchor of its own, and keys from before.
+    let of_record = cycle.cuts.iter().copied().chain([cycle.anchor, cycle.current.start]);
+    let first = of_record.min().unwrap_or(0);
+    if first < period.end {
+        return Ok(first);
+    }
+    let keys = reach.control.accounts.keys(&customer.id).await?;
+    Ok(keys
+        .iter()
+        .map(|(_, key)| key.created.s())
+        .chain([first])
+        .min()
+        .unwrap_or(0))
+}
+
 /// The billing period that `current`, `previous` or a date names: the one that begins on the date, else the one that it lies in.
 pub(crate) fn period_of(customer: &Customer, name: &str, now_s: u64) -> Result<Period, Failure> {
     let current = customer.cycle.period_at(now_s);

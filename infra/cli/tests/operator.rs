@@ -831,3 +831,112 @@ async fn a_file_with_tiers_is_called_by_its_name() {
         assert!(stderr.contains(why) && !stderr.contains("allow dynamodb"), "{stderr}");
     }
 }
+
+/// A call as a gateway asks for it.
+async fn call(system: &System, key: &str) {
+    let event = serde_json::json!({
+        "type": "REQUEST", "methodArn": "arn:aws:execute-api:eu-central-1:123456789012:a/live/GET/x",
+        "httpMethod": "GET", "path": "/v1/basic/x", "headers": { "X-Api-Key": key }, "requestContext": { "stage": "live" },
+    });
+    let answer = system.gateway.authorizers()[0].handle(&event, system.clock().now());
+    answer.await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_that_of_every_plan_of_the_period() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "free", Overrides::default()).await.expect("sold");
+    for _ in 0..3 {
+        call(system, &sold.key).await;
+    }
+    system.clock().set(START.plus_ms(600_000));
+    let (code, _) = place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(code, 0);
+    for _ in 0..2 {
+        call(system, &sold.key).await;
+    }
+    let seen = async |when: &str| {
+        let (_, usage) = place.json(&["usage", "show", "acme"]).await;
+        let of = |i: usize| (usage["meters"][i]["plan"].clone(), usage["meters"][i]["units"].clone());
+        let ((free, three), (pro, two)) = (of(0), of(1));
+        let starts = |plan: &Value, with: &str| plan.as_str().is_some_and(|plan| plan.starts_with(with));
+        assert!(starts(&free, "free-") && starts(&pro, "pro-"), "{when}: {usage}");
+        assert_eq!((three, two), (Value::from(3), Value::from(2)), "{when}: {usage}");
+        assert_eq!(usage["sums"][0]["units"], 5, "{when}: {usage}");
+        let (_, top) = place.json(&["usage", "top"]).await;
+        assert_eq!(top[0]["units"], 5, "{when}: {top}");
+    };
+    seen("in the counters").await;
+    let (_, said, _) = place.farebox(&["usage", "show", "acme"]).await;
+    assert!(
+        said.contains("Together under 2 plans: 5 units of api_calls, $0.00."),
+        "{said}"
+    );
+    system.send_usage().await.expect("folded");
+    seen("in the counters and in the ledger").await;
+    let later = system.run_until(START.plus_ms(5 * 3_600_000));
+    later.await.expect("time passes");
+    seen("reported").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_in_the_second_of_a_change_is_shown_as_it_is_billed() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "free", Overrides::default()).await.expect("sold");
+    for _ in 0..3 {
+        call(system, &sold.key).await;
+    }
+    place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    system.send_usage().await.expect("folded");
+    let (_, compared) = place.json(&["reconcile", "acme"]).await;
+    let (_, usage) = place.json(&["usage", "show", "acme"]).await;
+    let billed = &compared["customers"][0]["sums"][0];
+    assert_eq!(billed["counted"], 3, "{compared}");
+    for figure in ["plan", "meter"] {
+        assert_eq!(usage["meters"][0][figure], billed[figure], "{usage}{compared}");
+    }
+    assert_eq!(usage["meters"][0]["units"], 3, "{usage}");
+    let (_, top) = place.json(&["usage", "top"]).await;
+    assert_eq!(top[0]["units"], 3, "{top}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_before_a_customer_began_is_none() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for arguments in [
+        &["usage", "show", "acme", "--period", "previous"][..],
+        &["usage", "show", "acme", "--period", "2026-11-01"],
+        &["reconcile", "acme", "--period", "previous"],
+        &["reconcile", "acme", "--invoice"],
+    ] {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!((code, stdout.as_str()), (3, ""), "{arguments:?}: {stderr}");
+        let why = "acme has no such billing period: nothing is known of it before 2027-01-15 08:00:00Z";
+        assert!(stderr.contains(why), "{arguments:?}: {stderr}");
+    }
+    let (code, said, _) = place.farebox(&["reconcile", "--period", "previous"]).await;
+    assert_eq!((code, said.as_str()), (0, "1 customer had no such billing period.\n"));
+
+    // A trial is a period, though the next ones are counted from its end.
+    let trial = [
+        "customers",
+        "add",
+        "beta",
+        "--tier",
+        "pro",
+        "--trial-days",
+        "7",
+        "--key",
+    ];
+    place.json(&trial).await;
+    let later = place.system.run_until(START.plus_ms(8 * 86_400_000));
+    later.await.expect("time passes");
+    for command in ["usage show beta", "reconcile beta"] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--period", "previous"]).collect();
+        let (code, said, stderr) = place.farebox(&arguments).await;
+        assert_eq!(code, 0, "{said}{stderr}");
+    }
+}
