@@ -218,10 +218,17 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     };
     if new.trial.dry_run {
         let price = terms.price.amount.display(terms.currency);
+        let trial = match new.trial_days.unwrap_or(terms.trial_days) {
+            0 => String::new(),
+            days => format!(
+                ", after a trial of {}",
+                count(usize::try_from(days).unwrap_or(usize::MAX), "day")
+            ),
+        };
         return would(
             out,
             &format!(
-                "sell {id} {} (catalog {catalog}, {}) for {price} a {}",
+                "sell {id} {} (catalog {catalog}, {}) for {price} a {}{trial}",
                 new.tier,
                 terms.plan(),
                 terms.price.interval
@@ -260,7 +267,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     if !out.is_json {
         let phase = customer.phase_at(reach.now().s());
         let text = |id: &Option<String>| id.clone().unwrap_or_default();
-        let told = format!(
+        let mut told = format!(
             "{id} is sold {} ({}) for {} a {}.\nStripe: customer {}, subscription {}.\nBilling period: {} to {}.",
             phase.tier,
             phase.plan,
@@ -271,6 +278,9 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
             time(customer.cycle.current.start),
             time(customer.cycle.current.end)
         );
+        if let Some(end) = trial_ends(&customer, reach.now().s()) {
+            told.push_str(&format!("\nTrial until {}: nothing is charged before.", time(end)));
+        }
         match new.key {
             // The key stays alone on stdout.
             true => out.aside(&told),
@@ -298,7 +308,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         None => (None, None),
     };
     if out.is_json {
-        let mut value = record(&customer);
+        let mut value = record_at(&customer, reach.now().s());
         let mut secrets: Vec<&str> = Vec::new();
         if let Some(secret) = &shown_once {
             value["webhook_secret"] = json!(secret.reveal());
@@ -310,7 +320,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         }
         out.reveal(&value, String::new, &secrets)?;
     } else if let Some(issued) = &issued {
-        show_issued(issued, out)?;
+        show_issued(issued, &[], out)?;
     }
     match failure {
         None => Ok(Done::Well),
@@ -686,6 +696,21 @@ fn uncallable(url: &str, is_local: bool) -> Option<&'static str> {
     }
 }
 
+/// The record, and when the trial ends that runs.
+fn record_at(customer: &Customer, now_s: u64) -> Value {
+    let mut value = record(customer);
+    value["trial_ends"] = json!(trial_ends(customer, now_s));
+    value
+}
+
+/// When a running trial ends. Stripe counts billing periods from a trial's end on; the one before that is the trial
+/// (<https://docs.stripe.com/billing/subscriptions/billing-cycle>).
+fn trial_ends(customer: &Customer, now_s: u64) -> Option<u64> {
+    let cycle = &customer.cycle;
+    let is_before = cycle.current.contains(now_s) && cycle.current.end == cycle.anchor;
+    (is_before && customer.standing != Standing::Ended).then_some(cycle.anchor)
+}
+
 /// The record without its secrets.
 pub(crate) fn record(customer: &Customer) -> Value {
     let mut contact = customer.contact.clone();
@@ -706,7 +731,7 @@ async fn show(customer: &Customer, taken_back: Option<&TakenBack>, reach: &Reach
     // A record whose terms are not complete any more is still shown.
     let terms = reach.control.terms(customer, reach.now()).await.ok();
     let now = reach.now().s();
-    let mut value = record(customer);
+    let mut value = record_at(customer, now);
     if let Some(back) = taken_back {
         value["was_to_end"] = json!(back.ends);
     }
@@ -758,6 +783,16 @@ async fn show(customer: &Customer, taken_back: Option<&TakenBack>, reach: &Reach
         }
         if let Some(back) = taken_back {
             lines.push(("cancellation", back.said.clone()));
+        }
+        // Caps have lines of their own.
+        let agreed = Overrides {
+            spend_cap: None,
+            ..phase.overrides.clone()
+        };
+        let currency = terms.as_ref().map(|terms| terms.currency).unwrap_or_default();
+        let agreed = agreed.sentences(currency);
+        if !agreed.is_empty() {
+            lines.insert(2, ("agreed", agreed.join("; ")));
         }
         if let Some(ends) = customer.ends {
             lines.push((if ends <= now { "ended" } else { "ends" }, time(ends)));
@@ -834,7 +869,10 @@ fn standing(customer: &Customer, now_s: u64) -> String {
         return "ended".to_owned();
     }
     match customer.standing {
-        Standing::Good => "good".to_owned(),
+        Standing::Good => match trial_ends(customer, now_s) {
+            Some(end) => format!("trial until {}", time(end)),
+            None => "good".to_owned(),
+        },
         Standing::PastDue { since } => format!("past due since {}", time(since)),
         Standing::Unpaid => "unpaid".to_owned(),
         Standing::Incomplete => "incomplete".to_owned(),
@@ -846,7 +884,7 @@ fn standing(customer: &Customer, now_s: u64) -> String {
 async fn list(reach: &Reach, out: Out) -> Result<Done, Failure> {
     let customers = reach.control.accounts.customers().await?;
     let now = reach.now().s();
-    let value: Vec<Value> = customers.iter().map(record).collect();
+    let value: Vec<Value> = customers.iter().map(|customer| record_at(customer, now)).collect();
     out.show(&value, || {
         if customers.is_empty() {
             return "There are no customers yet: farebox customers add ID --tier TIER".to_owned();

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use farebox_aws::ledger::Alert;
 use farebox_core::{
     ledger::{self, Claim, RowKey},
     tiers::{Catalog, Overrides},
@@ -939,4 +940,127 @@ async fn a_period_before_a_customer_began_is_none() {
         let (code, said, stderr) = place.farebox(&arguments).await;
         assert_eq!(code, 0, "{said}{stderr}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_trial_and_what_is_agreed_are_shown() {
+    let place = Place::start().await;
+    let until = "rial until 2027-01-29 08:00:00Z";
+    let add = ["customers", "add", "acme", "--tier", "pro", "--trial-days", "14"];
+    let (_, said) = place.dry(&add).await;
+    assert!(said.contains("after a trial of 14 days"), "{said}");
+    let (_, said, _) = place.farebox(&add).await;
+    assert!(
+        said.contains(&format!("T{until}: nothing is charged before.")),
+        "{said}"
+    );
+    for show in [&["customers", "show", "acme"][..], &["customers", "list"]] {
+        let (_, said, _) = place.farebox(show).await;
+        assert!(said.contains(until), "{said}");
+    }
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert_eq!(shown["trial_ends"], START.s() + 14 * 86_400, "{shown}");
+    let later = place.system.run_until(START.plus_ms(15 * 86_400_000));
+    later.await.expect("time passes");
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(!said.contains("trial"), "{said}");
+
+    let text = r#"{"price": {"amount": 99900, "interval": "month"}, "included": {"api_calls": 1000000},
+                   "limits": [{"units": 1000, "window_ms": 60000}]}"#;
+    let agreed = file("agreed.json", text);
+    let agreed = agreed.to_str().expect("a path");
+    let add = ["customers", "add", "beta", "--tier", "enterprise", "--override", agreed];
+    let (code, _, stderr) = place.farebox(&add).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (_, said, _) = place.farebox(&["customers", "show", "beta"]).await;
+    let line = said.lines().find(|line| line.starts_with("agreed "));
+    assert_eq!(
+        line,
+        Some("agreed          price 999/month; included 1000000; limits 1000/min"),
+        "{said}"
+    );
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(!said.contains("agreed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_would_open_nothing_is_issued_with_a_warning() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let issue = [
+        "keys",
+        "issue",
+        "acme",
+        "--scope",
+        "/v2/other",
+        "--scope",
+        "GET /v1/items",
+    ];
+    let why = "no tier has a route that /v2/other names: it opens nothing";
+    let (code, said) = place.dry(&issue).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains(&format!("warning: {why}")) && !said.contains("/v1/items"),
+        "{said}"
+    );
+    let (code, issued) = place.json(&issue).await;
+    assert_eq!((code, &issued["warnings"][0]), (0, &Value::from(why)), "{issued}");
+    assert_eq!(issued["warnings"].as_array().map(Vec::len), Some(1), "{issued}");
+    let (_, issued) = place.json(&["keys", "issue", "acme"]).await;
+    assert_eq!(issued["warnings"].as_array().map(Vec::len), Some(0), "{issued}");
+
+    place.json(&["customers", "cancel", "acme", "--yes"]).await;
+    let (code, _, stderr) = place.farebox(&["keys", "issue", "acme"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let why = "warning: the subscription of acme has ended: the key opens nothing until `farebox customers add acme`";
+    assert!(stderr.contains(why), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_to_nobody_is_not_sent() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for last in ["--dry-run", "--json"] {
+        let (code, stdout, stderr) = place.farebox(&["alerts", "test", "acme", last]).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains("nothing was sent"), "{stderr}");
+    }
+    // One that was noticed is never told.
+    let system = &place.system;
+    let noticed = Alert {
+        customer: "acme".to_owned(),
+        of: "quota".to_owned(),
+        plan: "pro".to_owned(),
+        meter: "api_calls".to_owned(),
+        percent: 80,
+        period: START.s(),
+        units: 40_000,
+        included: 50_000,
+    };
+    system.control.ledger.note_alert(&noticed).await.expect("noted");
+    let (_, said, _) = place.farebox(&["alerts", "list", "acme"]).await;
+    assert!(said.contains("never: there is no address"), "{said}");
+    let tell = ["customers", "contact", "acme", "--email", "a@acme.example"];
+    place.json(&tell).await;
+    let (_, said, _) = place.farebox(&["alerts", "list", "acme"]).await;
+    assert!(said.contains("not yet"), "{said}");
+    let (code, said, stderr) = place.farebox(&["alerts", "test", "acme"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(said.contains("mail to a@acme.example"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_said_to_be_beyond_what_is_unlimited() {
+    let place = Place::start().await;
+    let text = r#"{"price": {"amount": 99900, "interval": "month"}, "included": {"api_calls": null}, "limits": []}"#;
+    let agreed = file("unlimited.json", text);
+    let agreed = agreed.to_str().expect("a path");
+    let add = ["customers", "add", "acme", "--tier", "enterprise", "--override", agreed];
+    let (code, _, stderr) = place.farebox(&add).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (_, said, _) = place.farebox(&["usage", "show", "acme"]).await;
+    assert!(said.contains("unlimited") && !said.contains("beyond"), "{said}");
+    place.json(&["customers", "add", "beta", "--tier", "pro"]).await;
+    let (_, said, _) = place.farebox(&["usage", "show", "beta"]).await;
+    assert!(said.contains("beyond what is included: billed"), "{said}");
 }
