@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 #[derive(Args, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Dev {
     /// The gateway's port on 127.0.0.1 [default: 8787].
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) port: Option<u16>,
     /// Keep everything in this directory over restarts; without it, in memory.
     #[arg(long, value_name = "DIR")]
@@ -449,7 +449,7 @@ pub(crate) enum Keys {
         #[arg(long)]
         scope: Vec<Pattern>,
         /// When it expires: `90d`, or a date like 2027-01-31.
-        #[arg(long, value_name = "WHEN")]
+        #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
         expires: Option<String>,
         /// A test key, as on `farebox dev` and with a test key of Stripe's anyway.
         #[arg(long)]

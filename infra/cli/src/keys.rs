@@ -95,7 +95,8 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                     ),
                 );
             }
-            let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await?;
+            let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await;
+            let issued = issued.map_err(|error| half_rotated(error, &old))?;
             // What was stored, which an earlier expiry may have decided. The new key is shown whether that can be read or not.
             let stored = reach.control.accounts.key(hash).await.ok().flatten();
             let until = stored.and_then(|key| key.expires).unwrap_or(end);
@@ -120,6 +121,18 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
             reach.customer(&customer.0).await?;
             list(&customer.0, reach, out).await
         }
+    }
+}
+
+/// A rotation that was refused made nothing; one that failed may have made a key that is shown to nobody.
+fn half_rotated(error: farebox_aws::Error, old: &KeyRecord) -> Failure {
+    match error {
+        farebox_aws::Error::Refused(why) => Failure::Failed(why),
+        error => Failure::Failed(format!(
+            "{}; if `farebox keys list {}` shows a new key by now, nobody has seen it: revoke that one, then rotate again",
+            Failure::from(error),
+            old.customer
+        )),
     }
 }
 
