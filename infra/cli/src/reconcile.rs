@@ -30,14 +30,17 @@ pub(crate) async fn run(options: Reconcile, reach: &Reach, out: Out) -> Result<D
     for customer in &customers {
         let period = match (&options.period, ended_in(customer, reach.now().s())) {
             (None, Some(period)) => period,
-            _ => period_of(customer, name, reach.now().s())?,
+            _ => {
+                let period = period_of(customer, name, reach.now().s())?;
+                if is_single {
+                    had(customer, period, reach).await?;
+                } else if first_known(customer, period, reach).await? >= period.end {
+                    without += 1;
+                    continue;
+                }
+                period
+            }
         };
-        if is_single {
-            had(customer, period, reach).await?;
-        } else if first_known(customer, period, reach).await? >= period.end {
-            without += 1;
-            continue;
-        }
         found.push(reconciler.customer(customer, period, asked).await?);
     }
     let difference: u64 = found.iter().map(|one| one.difference).sum();

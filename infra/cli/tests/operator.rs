@@ -684,7 +684,7 @@ async fn a_key_that_expires_says_so_when_it_is_shown() {
 async fn a_wrong_argument_is_said_before_anything_is_done() {
     let place = Place::start().await;
     place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
-    let cases: [(&[&str], &str); 18] = [
+    let cases: [(&[&str], &str); 19] = [
         (
             &["customers", "add", "beta", "--tier", "pro", "--key", "--brand", "FB"],
             "lower-case letter",
@@ -737,6 +737,7 @@ async fn a_wrong_argument_is_said_before_anything_is_done() {
             &["customers", "cap", "acme", "much"],
             "\"much\" is not an amount: write an amount of usd",
         ),
+        (&["keys", "issue", "acme", "--expires", "-5d"], "no duration like 90d"),
         (&["usage", "top", "-n", "0"], "0 is not in"),
         (&["usage", "top", "-n", "-5"], "-5 is not in"),
         (&["cost", "--calls", "-5"], "expected a whole number of calls"),
