@@ -5,7 +5,6 @@ use farebox_aws::{alerts::AlertQueue, ledger::Alert, random::Random};
 use farebox_core::{
     account::Customer,
     alert::{AlertMessage, Occasion, Recipient, VERSION},
-    id::CustomerId,
     tiers::DEFAULT_METER,
 };
 use serde::Serialize;
@@ -23,7 +22,17 @@ pub(crate) async fn run(command: Alerts, reach: &Reach, out: Out) -> Result<Done
     match command {
         Alerts::Test { customer, trial, .. } => {
             let message = match customer {
-                Some(id) => to_customer(&reach.customer(&id.0).await?, reach).await?,
+                Some(id) => {
+                    let customer = reach.customer(&id.0).await?;
+                    if !has_address(&customer) {
+                        return Err(Failure::Failed(format!(
+                            "{0} has neither a mail address nor a webhook, so nothing was sent: \
+                             `farebox customers contact {0} --email ADDRESS` gives it one",
+                            customer.id
+                        )));
+                    }
+                    to_customer(&customer, reach).await?
+                }
                 None => to_operator(reach)?,
             };
             if trial.dry_run {
@@ -48,10 +57,15 @@ pub(crate) async fn run(command: Alerts, reach: &Reach, out: Out) -> Result<Done
             Ok(Done::Well)
         }
         Alerts::List { customer } => {
-            reach.customer(&customer.0).await?;
-            list(&customer.0, reach, out).await
+            let customer = reach.customer(&customer.0).await?;
+            list(&customer, reach, out).await
         }
     }
+}
+
+/// Whether anybody can be told.
+fn has_address(customer: &Customer) -> bool {
+    customer.contact.email.is_some() || customer.contact.webhook.is_some()
 }
 
 /// What the customer is told at a threshold, with the figures as they are now.
@@ -60,11 +74,7 @@ async fn to_customer(customer: &Customer, reach: &Reach) -> Result<AlertMessage,
     let now = reach.now();
     let period = customer.cycle.period_at(now.s());
     let included = terms.included_units(DEFAULT_METER).unwrap_or(0);
-    let units = usage::counted(customer, reach)
-        .await?
-        .get(DEFAULT_METER)
-        .copied()
-        .unwrap_or(0);
+    let units = usage::of_quota(customer, DEFAULT_METER, reach).await?;
     Ok(AlertMessage {
         v: VERSION,
         id: format!("test-{}", Random::system().token()?),
@@ -115,7 +125,8 @@ struct Delivery {
     reason: String,
 }
 
-async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure> {
+async fn list(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+    let id = &customer.id;
     let (_, mut alerts) = reach.control.ledger.scan().await?;
     alerts.retain(|alert| alert.customer == id.as_str());
     alerts.sort_by_key(|alert| {
@@ -163,6 +174,7 @@ async fn list(id: &CustomerId, reach: &Reach, out: Out) -> Result<Done, Failure>
                 alert.meter.clone(),
                 match replaced_by {
                     Some(percent) => format!("replaced by {percent} %"),
+                    None if deliveries.is_empty() && !has_address(customer) => "never: there is no address".to_owned(),
                     None if deliveries.is_empty() => "not yet".to_owned(),
                     None => deliveries.join(", "),
                 },

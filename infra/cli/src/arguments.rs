@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use farebox_core::{id::CustomerId, tiers::Pattern};
+use farebox_billing::check_grant_id;
+use farebox_core::{
+    id::CustomerId,
+    key::check_brand,
+    tiers::{Pattern, TRIAL_DAYS_MAX},
+};
 
 use crate::{
     failure::{DOCTOR_EXIT_CODES, EXIT_CODES, Failure},
@@ -33,7 +38,7 @@ pub(crate) struct Arguments {
 #[derive(Args, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Dev {
     /// The gateway's port on 127.0.0.1 [default: 8787].
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) port: Option<u16>,
     /// Keep everything in this directory over restarts; without it, in memory.
     #[arg(long, value_name = "DIR")]
@@ -125,6 +130,20 @@ pub(crate) struct Where {
     pub(crate) stripe_url: Option<String>,
 }
 
+impl Where {
+    /// `FAREBOX_LOCAL=` means no local system, as if it were not set. `--local=` is refused: what it was to name is not there, and
+    /// a deployed stack is not what was meant.
+    pub(crate) fn settled(mut self) -> Result<Self, Failure> {
+        if std::env::args_os().any(|word| word == "--local=") {
+            return Err(Failure::usage(
+                "--local= names no address: write --local, or --local=http://127.0.0.1:PORT",
+            ));
+        }
+        self.local = self.local.filter(|url| !url.is_empty());
+        Ok(self)
+    }
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Run the whole system on this machine and stay (the default).
@@ -185,6 +204,9 @@ pub(crate) enum Tiers {
     #[command(after_help = EXIT_CODES)]
     Check(TiersFile),
     /// Say what the file changes, and what Stripe lacks; exits with 2 if anything is pending.
+    ///
+    /// Customers stay on what they were sold until `customers set-tier` moves them, which also takes back that a customer is to
+    /// leave.
     #[command(after_help = EXIT_CODES)]
     Diff(TiersFile),
     /// Make what Stripe lacks, then store the catalog. Nothing is ever deleted.
@@ -276,7 +298,10 @@ pub(crate) enum Customers {
     },
     /// List all customers.
     List,
-    /// Sell another tier, or the newest catalog's version of the same one.
+    /// Sell another tier, or the newest catalog's version of the same one. Who is to leave stays.
+    ///
+    /// A cancellation is taken back with that, also by the tier that the customer has already: `set-tier ID TIER` with the same
+    /// tier is how to take one back.
     #[command(after_help = EXIT_CODES)]
     SetTier {
         /// The customer's id.
@@ -287,7 +312,7 @@ pub(crate) enum Customers {
         #[arg(long)]
         at_period_end: bool,
         /// The catalog's version; without it, the newest.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         catalog: Option<u64>,
         /// What is agreed, as JSON; without it, what is agreed already if the tier stays the same.
         #[arg(long, value_name = "FILE")]
@@ -296,12 +321,18 @@ pub(crate) enum Customers {
         trial: DryRun,
     },
     /// End the subscription: what is used is reported first.
+    ///
+    /// At once, it can't be taken back. At the period's end it can until then: with `set-tier` and the same tier.
+    #[command(after_help = EXIT_CODES)]
     Cancel {
         /// The customer's id.
         id: CustomerArg,
         /// At the end of the billing period instead of now.
         #[arg(long)]
         at_period_end: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
         #[command(flatten)]
         trial: DryRun,
     },
@@ -310,13 +341,13 @@ pub(crate) enum Customers {
         /// The customer's id.
         id: CustomerArg,
         /// How many units.
-        #[arg(value_parser = units)]
+        #[arg(value_parser = units, allow_negative_numbers = true)]
         units: u64,
         /// The meter.
         #[arg(long, default_value = farebox_core::tiers::DEFAULT_METER)]
         meter: String,
         /// Names the grant: giving the same one again changes nothing. Without it, each call gives anew.
-        #[arg(long = "id", value_name = "GRANT")]
+        #[arg(long = "id", value_name = "GRANT", value_parser = grant_id)]
         grant: Option<String>,
         #[command(flatten)]
         trial: DryRun,
@@ -326,6 +357,7 @@ pub(crate) enum Customers {
         /// The customer's id.
         id: CustomerArg,
         /// The amount in the tier's currency (`100`, `99.50`), or `none`.
+        #[arg(allow_negative_numbers = true)]
         amount: String,
         /// The meter.
         #[arg(long, default_value = farebox_core::tiers::DEFAULT_METER)]
@@ -381,8 +413,9 @@ pub(crate) struct AddCustomer {
     /// The https address that is called with alerts; its signing secret is shown once.
     #[arg(long)]
     pub(crate) webhook: Option<String>,
-    /// Days of trial in place of the tier's.
-    #[arg(long)]
+    /// Days of trial in place of the tier's, up to 730.
+    #[arg(long, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(TRIAL_DAYS_MAX)))]
     pub(crate) trial_days: Option<u32>,
     /// What is agreed with this customer, as JSON.
     #[arg(long, value_name = "FILE")]
@@ -399,7 +432,7 @@ pub(crate) struct AddCustomer {
 #[derive(Args)]
 pub(crate) struct Brand {
     /// What stands in front of keys: a lower-case letter and up to 15 more or digits.
-    #[arg(long, default_value = "fb", env = "FAREBOX_KEY_BRAND")]
+    #[arg(long, default_value = "fb", env = "FAREBOX_KEY_BRAND", value_parser = brand)]
     pub(crate) brand: String,
 }
 
@@ -416,7 +449,7 @@ pub(crate) enum Keys {
         #[arg(long)]
         scope: Vec<Pattern>,
         /// When it expires: `90d`, or a date like 2027-01-31.
-        #[arg(long, value_name = "WHEN")]
+        #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
         expires: Option<String>,
         /// A test key, as on `farebox dev` and with a test key of Stripe's anyway.
         #[arg(long)]
@@ -431,7 +464,7 @@ pub(crate) enum Keys {
         /// The key's hash, the beginning of it (8 digits or more), or its prefix as `keys list` shows it.
         key: String,
         /// How long the old one stays valid: `24h`, `30min`, `7d`, `0`.
-        #[arg(long, default_value = "24h", value_parser = duration_s)]
+        #[arg(long, default_value = "24h", value_parser = duration_s, allow_hyphen_values = true)]
         grace: u64,
         #[command(flatten)]
         trial: DryRun,
@@ -463,15 +496,17 @@ pub(crate) enum Usage {
     /// Who uses most in the present billing period.
     Top {
         /// How many.
-        #[arg(short, default_value_t = 10)]
-        n: usize,
+        #[arg(short, default_value_t = 10, allow_negative_numbers = true,
+              value_parser = clap::value_parser!(u32).range(1..))]
+        n: u32,
     },
     /// Follow counters and ledger rows until Ctrl-C. Without a customer both tables are scanned each time.
     Tail {
         /// The customer's id.
         customer: Option<CustomerArg>,
         /// Seconds between two looks.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        #[arg(long, default_value_t = 1, allow_negative_numbers = true,
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
         every: u64,
         /// Stop after so many looks.
         #[arg(long, hide = true)]
@@ -568,6 +603,7 @@ pub(crate) enum CountersCommand {
         /// The customer's id.
         customer: CustomerArg,
         /// Which of the customer's counter items, from 0.
+        #[arg(allow_negative_numbers = true)]
         shard: u32,
         #[command(flatten)]
         trial: DryRun,
@@ -604,6 +640,18 @@ pub(crate) fn name(text: &str) -> Result<&str, Failure> {
     }
 }
 
+/// What names a grant.
+fn grant_id(text: &str) -> Result<String, String> {
+    check_grant_id(text).map_err(|problem| problem.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// What stands in front of keys.
+fn brand(text: &str) -> Result<String, String> {
+    check_brand(text).map_err(|problem| problem.to_string())?;
+    Ok(text.to_owned())
+}
+
 /// A count of units: `1000`, `1_000`.
 fn units(text: &str) -> Result<u64, String> {
     match text.replace(['_', ','], "").parse() {
@@ -636,26 +684,77 @@ pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
 /// What the bill is estimated for.
 #[derive(Args)]
 pub(crate) struct Cost {
-    /// Calls a month: `10M`, `250k`, `1500000`.
-    #[arg(long, value_parser = calls)]
+    /// Calls a month: `10M`, `1.5M`, `250k`, `1500000`.
+    #[arg(long, value_parser = calls, allow_hyphen_values = true)]
     pub(crate) calls: u64,
     /// Customers.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true)]
     pub(crate) customers: u32,
     /// How many of a hundred calls are denied from memory, which costs no write.
-    #[arg(long, default_value_t = 0, value_name = "PERCENT")]
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) remembered: u8,
 }
 
-/// `10M` is ten million; `k`, `M` and `G` are powers of a thousand.
+/// `10M` is ten million; `k`, `M` and `G` are powers of a thousand, of which there may be a fraction: `1.5M`.
 fn calls(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no number of calls: write 1500000, 250k or 10M");
-    let (digits, unit) = match text.char_indices().last() {
+    let wrong = || "expected a whole number of calls, like 1500000, 250k or 1.5M".to_owned();
+    let (number, unit) = match text.char_indices().last() {
         Some((i, 'k' | 'K')) => (&text[..i], 1_000),
         Some((i, 'm' | 'M')) => (&text[..i], 1_000_000),
         Some((i, 'g' | 'G')) => (&text[..i], 1_000_000_000),
         _ => (text, 1),
     };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).ok_or_else(wrong)
+    let (whole, fraction) = match number.split_once('.') {
+        Some((_, "")) => return Err(wrong()),
+        Some((whole, fraction)) => (whole, fraction.trim_end_matches('0')),
+        None => (number, ""),
+    };
+    let digits = format!("{whole}{fraction}");
+    if whole.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let parts = u32::try_from(fraction.len())
+        .ok()
+        .and_then(|places| 10u64.checked_pow(places));
+    let (digits, parts) = (digits.parse::<u64>().ok(), parts.filter(|parts| unit % parts == 0));
+    let calls = digits
+        .zip(parts)
+        .and_then(|(digits, parts)| digits.checked_mul(unit / parts));
+    calls.ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_whole_and_may_be_written_with_a_fraction_of_a_unit() {
+        for (text, expected) in [
+            ("1500000", 1_500_000),
+            ("250k", 250_000),
+            ("10M", 10_000_000),
+            ("1.5M", 1_500_000),
+            ("0.000001M", 1),
+            ("2.50G", 2_500_000_000),
+            ("1.0", 1),
+        ] {
+            assert_eq!(calls(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "k",
+            "-5",
+            "+5",
+            "1.5",
+            "1.M",
+            ".5M",
+            "1.2.3M",
+            "1.0000001M",
+            "ten",
+            "99999999999999999999",
+        ] {
+            assert!(calls(text).is_err(), "{text}");
+        }
+    }
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use farebox_aws::{control::NewKey, random::Random};
-use farebox_billing::{Offer, Sale, When};
+use farebox_billing::{Offer, Sale, When, check_meter, keep_caps};
 use farebox_core::{
-    account::{Contact, Customer, Standing, WebhookSecret},
+    account::{Contact, Customer, Phase, Standing, WebhookSecret},
     id::CustomerId,
-    tiers::{Overrides, PastDue, PastDuePolicy, Terms, parse_amount},
+    tiers::{Overrides, PastDue, PastDuePolicy, PlanId, Terms, parse_amount},
 };
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ use crate::{
     arguments::{AddCustomer, Customers, name},
     ended_in,
     failure::{Done, Failure},
-    keys::{show_issued, would},
+    keys::{show_issued, would, would_not},
     reach::Reach,
     show::{Out, count, plain, time},
-    tiers::read,
+    tiers::{ask, read},
 };
 
 /// While a secret is replaced there are two.
@@ -35,7 +35,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         Customers::Add(new) => add(new, reach, out).await,
         Customers::Show { id } => {
             let customer = reach.customer(&id.0).await?;
-            show(&customer, reach, out).await
+            show(&customer, None, reach, out).await
         }
         Customers::List => list(reach, out).await,
         Customers::SetTier {
@@ -48,39 +48,44 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         } => {
             let customer = reach.customer(&id.0).await?;
             let offer = offer(&customer, tier, catalog, r#override.as_deref(), at_period_end, reach).await?;
-            let terms = reach
-                .control
-                .terms_of(offer.catalog, &offer.tier, &offer.overrides)
-                .await?;
+            let taken_back = taken_back(&customer);
             if trial.dry_run {
-                let now = reach.now().s();
-                let what = format!(
-                    "sell {} {} (catalog {}, {}) {}, in place of {}",
-                    id.0,
-                    offer.tier,
-                    offer.catalog,
-                    terms.plan(),
-                    from(&customer, offer.when, now),
-                    customer.phase_at(now).plan
-                );
-                return would(out, &what);
+                return would_sell(&customer, &offer, taken_back.as_ref(), reach, out).await;
             }
             let changed = reach.books().await?.change_tier(&id.0, offer).await?;
-            show(&changed, reach, out).await
+            show(&changed, taken_back.as_ref(), reach, out).await
         }
         Customers::Cancel {
             id,
             at_period_end,
+            yes,
             trial,
         } => {
             let customer = reach.customer(&id.0).await?;
             let when = when(at_period_end);
+            let has_ended = customer.standing == Standing::Ended;
             if trial.dry_run {
-                let from = from(&customer, when, reach.now().s());
-                return would(out, &format!("end the subscription of {} {from}", id.0));
+                let now = reach.now().s();
+                let end = customer.cycle.period_at(now).end;
+                return match customer.ends {
+                    _ if has_ended => would_not(out, &format!("the subscription of {} has ended", id.0)),
+                    Some(ends) if when == When::PeriodEnd && ends == end && !customer.is_leaving => {
+                        would_not(out, &format!("{} is to end on {} already", id.0, time(ends)))
+                    }
+                    _ => {
+                        let from = from(&customer, when, now);
+                        would(out, &format!("end the subscription of {} {from}", id.0))
+                    }
+                };
+            }
+            if when == When::Now && !has_ended && !yes {
+                let id = &id.0;
+                ask(&format!(
+                    "End the subscription of {id} now? That can't be taken back, unlike --at-period-end."
+                ))?;
             }
             let changed = reach.books().await?.cancel(&id.0, when).await?;
-            show(&changed, reach, out).await
+            show(&changed, None, reach, out).await
         }
         Customers::Grant {
             id,
@@ -91,6 +96,8 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         } => {
             let customer = reach.customer(&id.0).await?;
             not_ended(&customer, reach, "given units would never be used")?;
+            // Before the grant is called anything.
+            check_meter(&reach.control.terms(&customer, reach.now()).await?, &meter)?;
             let known = customer.grants.iter().find(|known| Some(&known.id) == grant.as_ref());
             if let Some(known) = known.filter(|known| known.units != units || known.meter != meter) {
                 return Err(Failure::Failed(format!(
@@ -132,10 +139,14 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
             trial,
         } => {
             let customer = reach.customer(&id.0).await?;
-            let currency = reach.control.terms(&customer, reach.now()).await?.currency;
+            let terms = reach.control.terms(&customer, reach.now()).await?;
+            check_meter(&terms, &meter)?;
+            let currency = terms.currency;
             let cap = match amount.as_str() {
                 "none" => None,
                 amount => Some(parse_amount(amount, currency).map_err(|problem| {
+                    // What a file would be told to write is no answer here.
+                    let problem = problem.split(": write ").next().unwrap_or_default();
                     Failure::usage(format!(
                         "{amount:?} {problem}: write an amount of {currency} like 99.50, or none"
                     ))
@@ -207,10 +218,17 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     };
     if new.trial.dry_run {
         let price = terms.price.amount.display(terms.currency);
+        let trial = match new.trial_days.unwrap_or(terms.trial_days) {
+            0 => String::new(),
+            days => format!(
+                ", after a trial of {}",
+                count(usize::try_from(days).unwrap_or(usize::MAX), "day")
+            ),
+        };
         return would(
             out,
             &format!(
-                "sell {id} {} (catalog {catalog}, {}) for {price} a {}",
+                "sell {id} {} (catalog {catalog}, {}) for {price} a {}{trial}",
                 new.tier,
                 terms.plan(),
                 terms.price.interval
@@ -249,7 +267,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
     if !out.is_json {
         let phase = customer.phase_at(reach.now().s());
         let text = |id: &Option<String>| id.clone().unwrap_or_default();
-        let told = format!(
+        let mut told = format!(
             "{id} is sold {} ({}) for {} a {}.\nStripe: customer {}, subscription {}.\nBilling period: {} to {}.",
             phase.tier,
             phase.plan,
@@ -260,6 +278,9 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
             time(customer.cycle.current.start),
             time(customer.cycle.current.end)
         );
+        if let Some(end) = trial_ends(&customer, reach.now().s()) {
+            told.push_str(&format!("\nTrial until {}: nothing is charged before.", time(end)));
+        }
         match new.key {
             // The key stays alone on stdout.
             true => out.aside(&told),
@@ -287,7 +308,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         None => (None, None),
     };
     if out.is_json {
-        let mut value = record(&customer);
+        let mut value = record_at(&customer, reach.now().s());
         let mut secrets: Vec<&str> = Vec::new();
         if let Some(secret) = &shown_once {
             value["webhook_secret"] = json!(secret.reveal());
@@ -299,7 +320,7 @@ async fn add(new: AddCustomer, reach: &Reach, out: Out) -> Result<Done, Failure>
         }
         out.reveal(&value, String::new, &secrets)?;
     } else if let Some(issued) = &issued {
-        show_issued(issued, out)?;
+        show_issued(issued, &[], out)?;
     }
     match failure {
         None => Ok(Done::Well),
@@ -358,18 +379,90 @@ async fn offer(
         )));
     }
     reach.knows_tier(catalog, &tier).await?;
+    if customer.standing == Standing::Ended {
+        let id = &customer.id;
+        return Err(Failure::Failed(format!(
+            "the subscription of {id} has ended: sell it a tier anew with `farebox customers add {id} --tier {tier}`"
+        )));
+    }
     let phase = customer.phase_at(reach.now().s());
     let overrides = match r#override {
         Some(file) => agreement(file)?,
         None if phase.tier == tier => phase.overrides.clone(),
         None => Overrides::default(),
     };
+    let terms = reach.control.terms_of(catalog, &tier, &overrides).await?;
+    // As the change does it.
+    let overrides = keep_caps(overrides, &phase.overrides, &terms);
     Ok(Offer {
         tier,
         catalog,
         overrides,
         when: when(at_period_end),
     })
+}
+
+/// What a change of the tier would do.
+async fn would_sell(
+    customer: &Customer,
+    offer: &Offer,
+    taken_back: Option<&TakenBack>,
+    reach: &Reach,
+    out: Out,
+) -> Result<Done, Failure> {
+    let (id, now) = (&customer.id, reach.now().s());
+    let terms = reach.control.terms_of(offer.catalog, &offer.tier, &offer.overrides);
+    let plan = terms.await?.plan();
+    let sold = format!("{} (catalog {}, {plan})", offer.tier, offer.catalog);
+    if holds_already(customer, offer, &plan, now) {
+        return would_not(out, &format!("{id} has {sold} already"));
+    }
+    let mut what = format!(
+        "sell {id} {sold} {}, in place of {}",
+        from(customer, offer.when, now),
+        customer.phase_at(now).plan
+    );
+    let Some(back) = taken_back else {
+        return would(out, &what);
+    };
+    what.push_str(&format!("; {id} {}", back.said));
+    out.show(&json!({ "would": what, "was_to_end": back.ends }), || {
+        format!("would {what}")
+    })?;
+    Ok(Done::Pending)
+}
+
+/// Whether the offer is what holds, or is to hold from then on, with nothing beside it that a change would take back.
+fn holds_already(customer: &Customer, offer: &Offer, plan: &PlanId, now_s: u64) -> bool {
+    let is_it = |phase: &Phase| {
+        (&phase.tier, phase.catalog, &phase.overrides, &phase.plan)
+            == (&offer.tier, offer.catalog, &offer.overrides, plan)
+    };
+    if customer.ends.is_some() || customer.is_leaving || customer.offered.is_some() {
+        return false;
+    }
+    match (customer.phase_after(now_s), offer.when) {
+        (None, _) => is_it(customer.phase_at(now_s)),
+        (Some(ahead), When::PeriodEnd) => is_it(ahead) && ahead.from == customer.cycle.period_at(now_s).end,
+        (Some(_), When::Now) => false,
+    }
+}
+
+/// A cancellation that a sale takes back.
+struct TakenBack {
+    /// When the subscription was to end.
+    ends: u64,
+    /// The same, behind the customer's name.
+    said: String,
+}
+
+fn taken_back(customer: &Customer) -> Option<TakenBack> {
+    let ends = customer.ends.filter(|_| customer.standing != Standing::Ended)?;
+    let said = match customer.is_leaving {
+        true => "was being ended at once: goes on".to_owned(),
+        false => format!("was to end on {}: goes on", time(ends)),
+    };
+    Some(TakenBack { ends, said })
 }
 
 fn when(at_period_end: bool) -> When {
@@ -424,6 +517,10 @@ async fn suspend(id: &CustomerId, to: bool, is_trial: bool, reach: &Reach, out: 
         not_ended(&customer, reach, "nobody would be let in")?;
     }
     let verb = if to { "suspend" } else { "resume" };
+    if is_trial && customer.is_suspended == to {
+        let how = if to { "suspended already" } else { "not suspended" };
+        return would_not(out, &format!("{id} is {how}"));
+    }
     if is_trial {
         return would(out, &format!("{verb} {id}"));
     }
@@ -435,6 +532,9 @@ async fn suspend(id: &CustomerId, to: bool, is_trial: bool, reach: &Reach, out: 
         })
         .await?;
     out.show(&record(&changed), || match to {
+        true if ended_in(&changed, reach.now().s()).is_some() => {
+            format!("{id} is suspended; its subscription has ended, so nobody was let in anyway.")
+        }
         true => format!("{id} is refused from the next request on; Stripe goes on to bill the subscription."),
         false => format!("{id} is let in from the next request on."),
     })?;
@@ -596,6 +696,21 @@ fn uncallable(url: &str, is_local: bool) -> Option<&'static str> {
     }
 }
 
+/// The record, and when the trial ends that runs.
+fn record_at(customer: &Customer, now_s: u64) -> Value {
+    let mut value = record(customer);
+    value["trial_ends"] = json!(trial_ends(customer, now_s));
+    value
+}
+
+/// When a running trial ends. Stripe counts billing periods from a trial's end on; the one before that is the trial
+/// (<https://docs.stripe.com/billing/subscriptions/billing-cycle>).
+fn trial_ends(customer: &Customer, now_s: u64) -> Option<u64> {
+    let cycle = &customer.cycle;
+    let is_before = cycle.current.contains(now_s) && cycle.current.end == cycle.anchor;
+    (is_before && customer.standing != Standing::Ended).then_some(cycle.anchor)
+}
+
 /// The record without its secrets.
 pub(crate) fn record(customer: &Customer) -> Value {
     let mut contact = customer.contact.clone();
@@ -611,11 +726,16 @@ pub(crate) fn record(customer: &Customer) -> Value {
     value
 }
 
-async fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Failure> {
+/// Shows a customer, and first what the change before it took back.
+async fn show(customer: &Customer, taken_back: Option<&TakenBack>, reach: &Reach, out: Out) -> Result<Done, Failure> {
     // A record whose terms are not complete any more is still shown.
     let terms = reach.control.terms(customer, reach.now()).await.ok();
     let now = reach.now().s();
-    out.show(&record(customer), || {
+    let mut value = record_at(customer, now);
+    if let Some(back) = taken_back {
+        value["was_to_end"] = json!(back.ends);
+    }
+    out.show(&value, || {
         let (phase, period) = (customer.phase_at(now), customer.cycle.period_at(now));
         let or_none = |text: &Option<String>| text.as_deref().map_or("none".to_owned(), plain);
         let mut lines = vec![
@@ -644,7 +764,9 @@ async fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Fail
                 ("asked of stripe", format!("{} ({}) {from}", offered.tier, offered.plan)),
             );
         }
-        if let Some(next) = customer.phase_after(now) {
+        // What was planned does not begin if the subscription ends before.
+        let next = customer.phase_after(now);
+        if let Some(next) = next.filter(|next| customer.ends.is_none_or(|ends| next.from < ends)) {
             lines.insert(
                 2,
                 (
@@ -658,6 +780,19 @@ async fn show(customer: &Customer, reach: &Reach, out: Out) -> Result<Done, Fail
                     ),
                 ),
             );
+        }
+        if let Some(back) = taken_back {
+            lines.push(("cancellation", back.said.clone()));
+        }
+        // Caps have lines of their own.
+        let agreed = Overrides {
+            spend_cap: None,
+            ..phase.overrides.clone()
+        };
+        let currency = terms.as_ref().map(|terms| terms.currency).unwrap_or_default();
+        let agreed = agreed.sentences(currency);
+        if !agreed.is_empty() {
+            lines.insert(2, ("agreed", agreed.join("; ")));
         }
         if let Some(ends) = customer.ends {
             lines.push((if ends <= now { "ended" } else { "ends" }, time(ends)));
@@ -734,7 +869,10 @@ fn standing(customer: &Customer, now_s: u64) -> String {
         return "ended".to_owned();
     }
     match customer.standing {
-        Standing::Good => "good".to_owned(),
+        Standing::Good => match trial_ends(customer, now_s) {
+            Some(end) => format!("trial until {}", time(end)),
+            None => "good".to_owned(),
+        },
         Standing::PastDue { since } => format!("past due since {}", time(since)),
         Standing::Unpaid => "unpaid".to_owned(),
         Standing::Incomplete => "incomplete".to_owned(),
@@ -746,7 +884,7 @@ fn standing(customer: &Customer, now_s: u64) -> String {
 async fn list(reach: &Reach, out: Out) -> Result<Done, Failure> {
     let customers = reach.control.accounts.customers().await?;
     let now = reach.now().s();
-    let value: Vec<Value> = customers.iter().map(record).collect();
+    let value: Vec<Value> = customers.iter().map(|customer| record_at(customer, now)).collect();
     out.show(&value, || {
         if customers.is_empty() {
             return "There are no customers yet: farebox customers add ID --tier TIER".to_owned();

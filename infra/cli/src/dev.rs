@@ -5,7 +5,11 @@ use std::{path::Path, time::Duration};
 use farebox_core::tiers::{Access, Catalog, Custom, Tier};
 use farebox_local::{DEV_TIERS, Error, Options, SAMPLE_ROUTES, System, VirtualClock};
 
-use crate::{arguments::Dev, failure::Done};
+use crate::{
+    arguments::Dev,
+    failure::{Done, Failure},
+    tiers::read,
+};
 
 /// The gateway's port unless another one is asked for.
 const PORT: u16 = 8787;
@@ -19,15 +23,17 @@ pub(crate) async fn run(
         tiers,
         env_file,
     }: Dev,
-) -> Result<Done, Error> {
+) -> Result<Done, Failure> {
     let port = port.unwrap_or(PORT);
     let keeps_catalog = tiers.is_none();
     let tiers = match tiers {
         None => DEV_TIERS.to_owned(),
-        Some(file) => std::fs::read_to_string(&file).map_err(|cause| Error::Io {
-            what: format!("read {}", file.display()),
-            cause,
-        })?,
+        Some(file) => {
+            let text = read(&file)?;
+            // Mistakes are told with the name of the file, which the system does not know.
+            Catalog::from_yaml(&text, &file.display().to_string()).map_err(Failure::failed)?;
+            text
+        }
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
         .await

@@ -16,10 +16,16 @@ use crate::{
     failure::{Done, Failure},
     reach::Reach,
     show::{Out, count, plain},
+    tiers::catalog,
 };
 
 pub(crate) async fn run(options: Doctor, reach: &Reach, out: Out) -> Result<Done, Failure> {
-    let facts = collect::collect(&options, reach).await?;
+    // First: what is wrong with the file is not for want of a permission.
+    let file = match &options.tiers {
+        Some(file) => Some((file.display().to_string(), catalog(file)?)),
+        None => None,
+    };
+    let facts = collect::collect(file.as_ref(), reach).await?;
     let (found, notes) = (findings::findings(&facts)?, findings::notes(&facts));
     let value = json!({ "findings": found, "notes": notes, "facts": facts });
     out.show(&value, || spoken(&found, &notes, out))?;

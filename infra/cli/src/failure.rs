@@ -7,7 +7,7 @@ use std::fmt;
 pub(crate) enum Failure {
     /// 1: it did not work, or something does not agree.
     Failed(String),
-    /// 3: there is no such customer, key, counter, catalog, tier or stack.
+    /// 3: there is no such customer, key, counter, billing period, catalog, tier or stack.
     NotFound(String),
     /// 64: the command line asks for something that can't be.
     Usage(String),
@@ -26,7 +26,7 @@ pub(crate) enum Done {
 
 /// Printed under every `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed or a difference was found, 2 changes are pending (tiers diff, --dry-run), \
-3 no such customer, key, counter, catalog, tier or stack, 64 the command line is wrong";
+3 no such customer, key, counter, billing period, catalog, tier or stack, 64 the command line is wrong";
 
 /// Printed under the help of `farebox doctor`.
 pub(crate) const DOCTOR_EXIT_CODES: &str = "Exit codes: 0 nothing to mend, 1 findings, or nothing could be looked at, 3 no such stack, \

@@ -3,15 +3,17 @@
 use chrono::{NaiveDate, NaiveTime};
 use farebox_aws::control::{IssuedKey, NewKey};
 use farebox_core::{
-    account::KeyRecord,
+    account::{Customer, KeyRecord},
     id::CustomerId,
     key::{ApiKey, KeyHash},
+    tiers::Pattern,
     time::Timestamp,
 };
 use serde_json::{Value, json};
 
 use crate::{
     arguments::{Keys, duration_s, name as checked_name},
+    ended_in,
     failure::{Done, Failure},
     reach::Reach,
     show::{Out, plain, time},
@@ -41,12 +43,18 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                 scopes: scope,
                 expires: expires.map(|text| moment(&text, reach.now())).transpose()?,
             };
-            reach.customer(&customer.0).await?;
+            let customer = reach.customer(&customer.0).await?;
+            let warnings = warnings(&customer, &new.scopes, reach).await?;
             if trial.dry_run {
-                return would(out, &format!("issue a key to {}", customer.0));
+                let what = format!("issue a key to {}", customer.id);
+                warn(&warnings, out);
+                out.show(&json!({ "would": what, "warnings": warnings }), || {
+                    format!("would {what}")
+                })?;
+                return Ok(Done::Pending);
             }
-            let issued = reach.control.issue_key(&customer.0, new, reach.now()).await?;
-            show_issued(&issued, out)
+            let issued = reach.control.issue_key(&customer.id, new, reach.now()).await?;
+            show_issued(&issued, &warnings, out)
         }
         Keys::Rotate { key, grace, trial } => {
             let (hash, old) = find(&key, reach).await?;
@@ -65,6 +73,15 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                     old.customer
                 )));
             }
+            if let Some((next, successor)) = successor(hash, reach).await? {
+                return Err(Failure::Failed(format!(
+                    "the key {} was replaced already, by {} (hash {next}), which is valid: rotate that one, or issue one more with \
+                     `farebox keys issue {}`",
+                    shown(&old),
+                    shown(&successor),
+                    old.customer
+                )));
+            }
             let brand = old.prefix.split('_').next().unwrap_or_default();
             let end = reach.now().plus_ms(grace.saturating_mul(1_000));
             if trial.dry_run {
@@ -78,17 +95,21 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
                     ),
                 );
             }
-            let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await?;
+            let issued = reach.control.rotate_key(hash, brand, grace, reach.now()).await;
+            let issued = issued.map_err(|error| half_rotated(error, &old))?;
             // What was stored, which an earlier expiry may have decided. The new key is shown whether that can be read or not.
             let stored = reach.control.accounts.key(hash).await.ok().flatten();
             let until = stored.and_then(|key| key.expires).unwrap_or(end);
             out.aside(&format!("{} {}.", shown(&old), validity(until, reach.now())));
-            show_issued(&issued, out)
+            show_issued(&issued, &[], out)
         }
         Keys::Revoke { key, trial } => {
             let (hash, old) = find(&key, reach).await?;
             if trial.dry_run {
-                return would(out, &format!("revoke {} of {}", shown(&old), old.customer));
+                return match old.revoked {
+                    Some(at) => would_not(out, &format!("{} is revoked since {}", shown(&old), time(at.s()))),
+                    None => would(out, &format!("revoke {} of {}", shown(&old), old.customer)),
+                };
             }
             let revoked = reach.control.revoke_key(hash, reach.now()).await?;
             out.show(&as_json(hash, &revoked), || {
@@ -103,17 +124,91 @@ pub(crate) async fn run(command: Keys, reach: &Reach, out: Out) -> Result<Done, 
     }
 }
 
+/// A rotation that was refused made nothing; one that failed may have made a key that is shown to nobody.
+fn half_rotated(error: farebox_aws::Error, old: &KeyRecord) -> Failure {
+    match error {
+        farebox_aws::Error::Refused(why) => Failure::Failed(why),
+        error => Failure::Failed(format!(
+            "{}; if `farebox keys list {}` shows a new key by now, nobody has seen it: revoke that one, then rotate again",
+            Failure::from(error),
+            old.customer
+        )),
+    }
+}
+
+/// Why a new key would open nothing, or less than is thought.
+async fn warnings(customer: &Customer, scopes: &[Pattern], reach: &Reach) -> Result<Vec<String>, Failure> {
+    let (id, now) = (&customer.id, reach.now().s());
+    let mut warnings = Vec::new();
+    if ended_in(customer, now).is_some() {
+        warnings.push(format!(
+            "the subscription of {id} has ended: the key opens nothing until `farebox customers add {id}` sells it a tier again"
+        ));
+    }
+    if customer.is_suspended {
+        warnings.push(format!(
+            "{id} is suspended: the key opens nothing until `farebox customers resume {id}`"
+        ));
+    }
+    if scopes.is_empty() {
+        return Ok(warnings);
+    }
+    let accounts = &reach.control.accounts;
+    let held = accounts.catalog(customer.phase_at(now).catalog).await?;
+    let newest = accounts.catalog(accounts.newest_catalog().await?).await?;
+    let tiers = held.iter().chain(&newest).flat_map(|catalog| &catalog.tiers);
+    let routes: Vec<&Pattern> = tiers.flat_map(|tier| &tier.endpoints).collect();
+    for scope in scopes {
+        if !routes.iter().any(|route| route.overlaps(scope)) {
+            warnings.push(format!("no tier has a route that {scope} names: it opens nothing"));
+        }
+    }
+    Ok(warnings)
+}
+
+fn warn(warnings: &[String], out: Out) {
+    for warning in warnings.iter().filter(|_| !out.is_json) {
+        out.aside(&out.waits(&format!("warning: {warning}")));
+    }
+}
+
+/// The newest key that took a replaced one's place, one after the other, and is still valid.
+async fn successor(hash: KeyHash, reach: &Reach) -> Result<Option<(KeyHash, KeyRecord)>, Failure> {
+    let accounts = &reach.control.accounts;
+    let (mut at, mut newest) = (hash, None);
+    while let Some(replaced) = accounts.replaced(at).await? {
+        at = replaced.by;
+        let key = accounts.key(at).await?;
+        let is_valid = |key: &KeyRecord| key.revoked.is_none() && key.expires.is_none_or(|end| end > reach.now());
+        newest = key.filter(is_valid).map(|key| (at, key)).or(newest);
+    }
+    Ok(newest)
+}
+
 /// What a write would do, in `--dry-run`.
 pub(crate) fn would(out: Out, what: &str) -> Result<Done, Failure> {
     out.show(&json!({ "would": what }), || format!("would {what}"))?;
     Ok(Done::Pending)
 }
 
+/// That a write would change nothing, in `--dry-run`.
+pub(crate) fn would_not(out: Out, why: &str) -> Result<Done, Failure> {
+    out.show(&json!({ "would": null, "because": why }), || {
+        format!("nothing would change: {why}")
+    })?;
+    Ok(Done::Well)
+}
+
 /// The key alone on stdout, so that it can be piped to where it is kept.
-pub(crate) fn show_issued(issued: &IssuedKey, out: Out) -> Result<Done, Failure> {
+pub(crate) fn show_issued(issued: &IssuedKey, warnings: &[String], out: Out) -> Result<Done, Failure> {
     let mut value = as_json(issued.key.hash(), &issued.record);
     value["key"] = json!(issued.key.reveal());
+    value["warnings"] = json!(warnings);
+    warn(warnings, out);
     if !out.is_json {
+        if let Some(expires) = issued.record.expires {
+            out.aside(&format!("The new key expires on {}.", time(expires.s())));
+        }
         out.aside(&format!(
             "The key is shown once and stored nowhere; its hash is {}.",
             issued.key.hash()

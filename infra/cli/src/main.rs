@@ -55,15 +55,7 @@ fn main() -> ExitCode {
         .init();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let text = error.render().to_string();
-            match is_secret(&text) {
-                true => eprint!("{}", masked(&text, &[])),
-                false => drop(error.print()),
-            }
-            let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if is_asked_for { 0 } else { USAGE });
-        }
+        Err(error) => return not_understood(&error),
     };
     let out = Out::new(arguments.json);
     match start(arguments, out) {
@@ -80,6 +72,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is wrong with the command line, or the help that was asked for.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // Nothing was understood, so nothing but the words themselves says whether a program reads the answer.
+    let mut words = std::env::args_os().take_while(|word| word != "--");
+    if !is_asked_for && words.any(|word| word == "--json") {
+        Out::new(true).aside(&serde_json::json!({ "error": problem(error.kind(), &text) }).to_string());
+    } else if is_secret(&text) {
+        eprint!("{}", masked(&text, &[]));
+    } else {
+        drop(error.print());
+    }
+    ExitCode::from(if is_asked_for { 0 } else { USAGE })
+}
+
+/// What is wrong, without the usage that is printed under it for people.
+fn problem(kind: ErrorKind, text: &str) -> String {
+    if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let below = text.split_once("\nCommands:\n").map_or("", |(_, below)| below);
+        let lines = below.lines().take_while(|line| !line.is_empty());
+        let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let names: Vec<&str> = names.filter(|name| !name.is_empty() && *name != "help").collect();
+        return format!("a command is missing behind it: one of {}", names.join(", "));
+    }
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let ends = ["\n\nUsage:", "\n\nFor more information"].map(|end| text.find(end).unwrap_or(text.len()));
+    text[..ends[0].min(ends[1])].trim_end().to_owned()
+}
+
 fn start(arguments: Arguments, out: Out) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(run(arguments, out))
@@ -89,14 +111,20 @@ async fn run(arguments: Arguments, out: Out) -> Result<Done, Failure> {
     let Arguments {
         dev, place, command, ..
     } = arguments;
+    if out.is_json && matches!(command, None | Some(Command::Dev(_))) {
+        return Err(Failure::usage(
+            "`farebox dev` prints no JSON: leave --json away. What it holds is JSON at /_farebox/state and /_farebox/endpoints",
+        ));
+    }
+    let place = place.settled()?;
     let Some(command) = command else {
-        return Ok(dev::run(dev).await?);
+        return dev::run(dev).await;
     };
     if dev != Dev::default() {
         return Err(Failure::usage("--port, --data and --tiers belong behind `farebox dev`"));
     }
     match command {
-        Command::Dev(dev) => return Ok(dev::run(dev).await?),
+        Command::Dev(dev) => return dev::run(dev).await,
         Command::Demo => return demo::run(out).await,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
@@ -141,6 +169,36 @@ pub(crate) fn ended_in(customer: &Customer, now_s: u64) -> Option<Period> {
         Some(ends) => Some(customer.cycle.period_at(ends.saturating_sub(1))),
         None => (customer.standing == Standing::Ended).then_some(customer.cycle.current),
     }
+}
+
+/// Refuses a billing period that ended before anything is known of a customer: its first one, its first change, its first key.
+pub(crate) async fn had(customer: &Customer, period: Period, reach: &Reach) -> Result<(), Failure> {
+    match first_known(customer, period, reach).await? {
+        first if first < period.end => Ok(()),
+        first => Err(Failure::NotFound(format!(
+            "{} has no such billing period: nothing is known of it before {}",
+            customer.id,
+            show::time(first)
+        ))),
+    }
+}
+
+/// From when on a customer is known, as far as that has to be found out for a billing period.
+pub(crate) async fn first_known(customer: &Customer, period: Period, reach: &Reach) -> Result<u64, Failure> {
+    let cycle = &customer.cycle;
+    // A trial lies before the anchor; who bought anew has an anchor of its own, and keys from before.
+    let of_record = cycle.cuts.iter().copied().chain([cycle.anchor, cycle.current.start]);
+    let first = of_record.min().unwrap_or(0);
+    if first < period.end {
+        return Ok(first);
+    }
+    let keys = reach.control.accounts.keys(&customer.id).await?;
+    Ok(keys
+        .iter()
+        .map(|(_, key)| key.created.s())
+        .chain([first])
+        .min()
+        .unwrap_or(0))
 }
 
 /// The billing period that `current`, `previous` or a date names: the one that begins on the date, else the one that it lies in.

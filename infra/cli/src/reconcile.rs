@@ -8,7 +8,7 @@ use crate::{
     arguments::Reconcile,
     ended_in,
     failure::{Done, Failure},
-    period_of,
+    first_known, had, period_of,
     reach::Reach,
     show::{Out, count, time},
 };
@@ -26,25 +26,49 @@ pub(crate) async fn run(options: Reconcile, reach: &Reach, out: Out) -> Result<D
         invoice: options.invoice,
     };
     let mut found = Vec::new();
+    let mut without = 0;
     for customer in &customers {
         let period = match (&options.period, ended_in(customer, reach.now().s())) {
             (None, Some(period)) => period,
-            _ => period_of(customer, name, reach.now().s())?,
+            _ => {
+                let period = period_of(customer, name, reach.now().s())?;
+                if is_single {
+                    had(customer, period, reach).await?;
+                } else if first_known(customer, period, reach).await? >= period.end {
+                    without += 1;
+                    continue;
+                }
+                period
+            }
         };
         found.push(reconciler.customer(customer, period, asked).await?);
     }
     let difference: u64 = found.iter().map(|one| one.difference).sum();
     let pending: u64 = found.iter().map(|one| one.pending).sum();
     let problems: usize = found.iter().map(|one| one.problems.len()).sum();
-    let value = json!({ "difference": difference, "pending": pending, "problems": problems, "customers": found });
+    let value = json!({
+        "difference": difference, "pending": pending, "problems": problems, "customers": found, "without_period": without
+    });
     out.show(&value, || {
+        let without = match without {
+            0 => String::new(),
+            n => format!("{} had no such billing period.", count(n, "customer")),
+        };
+        if found.is_empty() && !without.is_empty() {
+            return without;
+        }
         let end = match (difference, problems) {
             (0, 0) if pending == 0 => "Counter, ledger and Stripe agree: difference 0.".to_owned(),
             (0, 0) => format!("Difference 0; {} on their way.", units(pending)),
             (0, n) => out.bad(&format!("Difference 0, but {}.", count(n, "problem"))),
             (n, _) => out.bad(&format!("THE COUNTS DO NOT AGREE: difference {}.", units(n))),
         };
-        format!("{}\n{end}", text(&found, options.rows, out))
+        let lines = [text(&found, options.rows, out), without, end];
+        lines
+            .into_iter()
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
     })?;
     let agrees = found.iter().all(Reconciliation::agrees);
     Ok(if agrees { Done::Well } else { Done::Differs })

@@ -6,7 +6,7 @@ use std::{
 };
 
 use farebox_billing::{CataloguePlan, Making, Staying};
-use farebox_core::tiers::Catalog;
+use farebox_core::{id::CustomerId, tiers::Catalog};
 use serde_json::{Value, json};
 
 use crate::{
@@ -72,9 +72,13 @@ pub(crate) async fn run(command: Tiers, reach: &Reach, out: Out) -> Result<Done,
 }
 
 async fn plan(file: &Path, reach: &Reach) -> Result<CataloguePlan, Failure> {
-    let text = read(file)?;
-    let catalog = Catalog::from_yaml(&text, &file.display().to_string()).map_err(Failure::failed)?;
+    let catalog = catalog(file)?;
     Ok(reach.books().await?.catalogue_plan(&catalog).await?)
+}
+
+/// What a file sells.
+pub(crate) fn catalog(file: &Path) -> Result<Catalog, Failure> {
+    Catalog::from_yaml(&read(file)?, &file.display().to_string()).map_err(Failure::failed)
 }
 
 fn pending(plan: &CataloguePlan) -> Result<Done, Failure> {
@@ -125,7 +129,7 @@ async fn apply(plan: &CataloguePlan, yes: bool, reach: &Reach, out: Out) -> Resu
 }
 
 /// Asks on a terminal; elsewhere nobody could answer.
-fn ask(question: &str) -> Result<(), Failure> {
+pub(crate) fn ask(question: &str) -> Result<(), Failure> {
     if !can_ask() {
         return Err(Failure::usage(
             "nobody can be asked here: give --yes, or --dry-run to see what would be done",
@@ -194,20 +198,28 @@ fn as_text(plan: &CataloguePlan, out: Out) -> String {
     text
 }
 
-fn staying(group: &Staying) -> String {
-    let named = group.customers.iter().take(NAMED_MAX).map(|id| id.to_string());
+fn named(customers: &[CustomerId]) -> String {
+    let named = customers.iter().take(NAMED_MAX).map(|id| id.to_string());
     let mut names: Vec<String> = named.collect();
-    if group.customers.len() > NAMED_MAX {
-        names.push(format!("{} more", group.customers.len() - NAMED_MAX));
+    if customers.len() > NAMED_MAX {
+        names.push(format!("{} more", customers.len() - NAMED_MAX));
     }
-    let (who, tier) = (names.join(", "), &group.tier);
+    names.join(", ")
+}
+
+fn staying(group: &Staying) -> String {
+    let (who, tier) = (named(&group.customers), &group.tier);
     let fate = match &group.becomes {
         Some(plan) if *plan == group.plan => format!("the price stays; move: farebox customers set-tier ID {tier}"),
         Some(plan) => format!("would pay {plan}; move: farebox customers set-tier ID {tier}"),
         None => "the new catalog needs another tier or agreement; move: farebox customers set-tier ID TIER".to_owned(),
     };
+    let leaving = match group.leaving.as_slice() {
+        [] => String::new(),
+        leaving => format!("; to leave, which moving takes back: {}", named(leaving)),
+    };
     format!(
-        "{} on {} (catalog {}): {who}; {fate}",
+        "{} on {} (catalog {}): {who}; {fate}{leaving}",
         count(group.customers.len(), "customer"),
         group.plan,
         group.catalog
@@ -228,7 +240,7 @@ fn as_json(plan: &CataloguePlan) -> Value {
         .iter()
         .map(|group| {
             json!({ "tier": group.tier, "catalog": group.catalog, "plan": group.plan, "becomes": group.becomes,
-                    "customers": group.customers, "changes": group.changes })
+                    "customers": group.customers, "leaving": group.leaving, "changes": group.changes })
         })
         .collect();
     json!({

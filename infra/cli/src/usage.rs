@@ -6,13 +6,14 @@ use std::{
 };
 
 use farebox_aws::counters::key;
+use farebox_billing::rows as buckets_of;
 use farebox_core::{
-    account::Customer,
-    account::Hold,
+    account::{Customer, Hold},
     admission::{Counters, parse_bucket_attribute, quota_attribute},
     id::CustomerId,
-    ledger::{Balance, Row, RowState},
-    tiers::{AtQuota, Limit, Terms},
+    ledger::{Balance, Row, RowKey, RowState},
+    money::{Currency, Money},
+    tiers::{AtQuota, Limit, PlanId, Terms},
     time::Period,
 };
 use serde::Serialize;
@@ -21,7 +22,7 @@ use serde_json::json;
 use crate::{
     arguments::Usage,
     failure::{Done, Failure},
-    period_of,
+    had, period_of,
     reach::Reach,
     show::{Out, time},
 };
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Usage, reach: &Reach, out: Out) -> Result<Done,
         Usage::Show { customer, period } => {
             let customer = reach.customer(&customer.0).await?;
             let period = period_of(&customer, &period, reach.now().s())?;
+            had(&customer, period, reach).await?;
             show(&customer, period, reach, out).await
         }
         Usage::Top { n } => top(n, reach, out).await,
@@ -43,30 +45,23 @@ pub(crate) async fn run(command: Usage, reach: &Reach, out: Out) -> Result<Done,
     }
 }
 
-/// Units of the present billing period by meter, under the plan that holds now.
-pub(crate) async fn counted(customer: &Customer, reach: &Reach) -> Result<BTreeMap<String, u64>, Failure> {
-    let terms = reach.control.terms(customer, reach.now()).await?;
-    let mut items = Vec::new();
-    for shard in 0..reach.control.shards(customer).await? {
-        items.extend(reach.control.counters.read(&key(&customer.id, shard)).await?);
-    }
-    Ok(sum(customer, &terms, &items, reach.now().s()))
+/// Units of a meter that the quota of the present billing period is held against: those under the plan that holds now.
+pub(crate) async fn of_quota(customer: &Customer, meter: &str, reach: &Reach) -> Result<u64, Failure> {
+    let now_s = reach.now().s();
+    let start = customer.cycle.period_at(now_s).start;
+    let name = quota_attribute(start, meter, &customer.phase_at(now_s).plan);
+    let items = items_of(customer, reach).await?;
+    Ok(items.iter().map(|(_, item)| item.units_of(&name)).sum())
 }
 
-fn sum(customer: &Customer, terms: &Terms, items: &[Counters], now_s: u64) -> BTreeMap<String, u64> {
-    let start = customer.cycle.period_at(now_s).start;
-    let plan = &customer.phase_at(now_s).plan;
-    let units = |meter: &str| {
-        items
-            .iter()
-            .map(|item| item.units_of(&quota_attribute(start, meter, plan)))
-            .sum()
-    };
-    terms
-        .meters()
-        .into_iter()
-        .map(|meter| (meter.clone(), units(&meter)))
-        .collect()
+/// A customer's counter items with their shards.
+async fn items_of(customer: &Customer, reach: &Reach) -> Result<Vec<(u32, Counters)>, Failure> {
+    let mut items = Vec::new();
+    for shard in 0..reach.control.shards(customer).await? {
+        let item = reach.control.counters.read(&key(&customer.id, shard)).await?;
+        items.extend(item.map(|item| (shard, item)));
+    }
+    Ok(items)
 }
 
 /// One meter under one plan in one billing period.
@@ -89,25 +84,39 @@ struct Line {
 /// What was used under a plan on a meter.
 type ByPlan = BTreeMap<(String, String), u64>;
 
-/// What was used in a billing period: under the present plan as the counters say, else as the ledger does.
-fn by_plan(
-    customer: &Customer,
-    counted: Option<BTreeMap<String, u64>>,
-    rows: &[Row],
-    period: Period,
-    now_s: u64,
-) -> ByPlan {
-    let present = &customer.phase_at(now_s).plan;
-    let is_current = counted.is_some();
-    let counted = counted.unwrap_or_default().into_iter();
-    let mut units: ByPlan = counted.map(|(meter, n)| ((present.to_string(), meter), n)).collect();
+/// What was used in a billing period, bucket by bucket as it is billed: each under the plan that it is reported to. That need not
+/// be the plan whose quota it was held against: what was used in the very second of a change is billed as what follows it.
+///
+/// A bucket stands in a counter, in the ledger, or in both; the greater figure is the newer one then. The counters were read
+/// first: what is taken out of them is in the ledger by then.
+fn by_plan(customer: &Customer, items: &[(u32, Counters)], rows: &[Row], period: Period) -> ByPlan {
+    let mut buckets: BTreeMap<RowKey, (String, u64)> = BTreeMap::new();
     for row in rows_in(customer, rows, period) {
-        let plan = &customer.phase_at(row.key.bucket).plan;
-        if !(is_current && plan == present) {
-            *units.entry((plan.to_string(), row.key.meter.clone())).or_default() += row.units;
+        buckets.insert(row.key.clone(), (plan_of(customer, row).to_string(), row.units));
+    }
+    for (shard, item) in items {
+        for (key, units) in buckets_of(&customer.id, *shard, item) {
+            if period.contains(key.bucket) {
+                let plan = customer.phase_at(key.bucket).plan.to_string();
+                let known = buckets.entry(key).or_insert((plan, 0));
+                known.1 = known.1.max(units);
+            }
         }
     }
+    let mut units = ByPlan::new();
+    for (key, (plan, n)) in buckets {
+        *units.entry((plan, key.meter)).or_default() += n;
+    }
     units
+}
+
+/// The plan that a row's units are billed under: that of its report, where there is one.
+fn plan_of<'a>(customer: &'a Customer, row: &Row) -> &'a PlanId {
+    let reported = row.report.as_ref().and_then(|report| {
+        let is_it = |plan: &&PlanId| plan.event_name(&row.key.meter) == report.event_name;
+        customer.phases.iter().map(|phase| &phase.plan).find(is_it)
+    });
+    reported.unwrap_or(&customer.phase_at(row.key.bucket).plan)
 }
 
 fn rows_in<'a>(customer: &'a Customer, rows: &'a [Row], period: Period) -> impl Iterator<Item = &'a Row> {
@@ -140,13 +149,12 @@ async fn credits(
         });
         left.insert(meter.clone(), waiting.left());
     }
-    let began = |plan: &str| customer.phases.iter().position(|phase| phase.plan.as_str() == plan);
     let mut order: Vec<&(String, String)> = units.keys().collect();
-    order.sort_by_key(|(plan, _)| began(plan));
+    order.sort_by_key(|(plan, _)| began(customer, plan));
     let mut credits = ByPlan::new();
     for key in order {
         let (mut taken, mut frozen) = (0u64, 0u64);
-        let of_plan = |row: &&Row| row.key.meter == key.1 && customer.phase_at(row.key.bucket).plan.as_str() == key.0;
+        let of_plan = |row: &&Row| row.key.meter == key.1 && plan_of(customer, row).as_str() == key.0;
         for row in rows_in(customer, rows, period)
             .filter(of_plan)
             .filter(|row| !is_open(row))
@@ -167,6 +175,11 @@ async fn credits(
         credits.insert(key.clone(), taken.saturating_add(of_rest));
     }
     Ok((credits, left))
+}
+
+/// Which of a customer's plans one is, the oldest first.
+fn began(customer: &Customer, plan: &str) -> Option<usize> {
+    customer.phases.iter().position(|phase| phase.plan.as_str() == plan)
 }
 
 /// Whether the row's report is not written down yet.
@@ -190,12 +203,16 @@ async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> R
     let now = reach.now().s();
     let is_current = period.contains(now);
     let terms = reach.control.terms(customer, reach.now()).await?;
-    let counted = match is_current {
-        true => Some(counted(customer, reach).await?),
-        false => None,
-    };
+    let items = items_of(customer, reach).await?;
     let (rows, _) = reach.control.ledger.scan().await?;
-    let units = by_plan(customer, counted, &rows, period, now);
+    let mut units = by_plan(customer, &items, &rows, period);
+    if is_current {
+        // What holds is shown though nothing was used.
+        let plan = customer.phase_at(now).plan.to_string();
+        for meter in terms.meters() {
+            units.entry((plan.clone(), meter)).or_default();
+        }
+    }
     let (credits, mut left) = credits(customer, &units, &rows, period, reach).await?;
     // What is left after an earlier period is for this one to use.
     left.retain(|_, left| is_current && *left > 0);
@@ -204,9 +221,11 @@ async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> R
         let credit = credits.get(&(plan.clone(), meter.clone())).copied().unwrap_or(0);
         lines.push(line(customer, plan, meter, (units, credit), period, reach).await?);
     }
+    lines.sort_by_key(|line| (began(customer, &line.plan), line.meter.clone()));
+    let sums = sums(&lines, terms.currency);
     let (slower, hold) = held(customer, &terms, now);
     let value = json!({
-        "customer": customer.id, "period": period, "meters": lines,
+        "customer": customer.id, "period": period, "meters": lines, "sums": sums,
         "limits": terms.limits, "at_quota": terms.at_quota, "currency": terms.currency,
         "given_left": left, "slower_limit": slower,
     });
@@ -236,11 +255,29 @@ async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> R
             AtQuota::Throttle(limit) => format!("slowed to {limit}"),
             AtQuota::Block => "refused".to_owned(),
         };
+        // Where all is included, nothing is beyond it.
+        let is_unlimited = terms.meters().iter().all(|meter| terms.included_units(meter).is_none());
+        let beyond = match is_unlimited {
+            true => String::new(),
+            false => format!("; beyond what is included: {beyond}"),
+        };
         let mut text = format!(
-            "{table}\n{} to {}; limits: {limits}; beyond what is included: {beyond}",
+            "{table}\n{} to {}; limits: {limits}{beyond}",
             time(period.start),
             time(period.end)
         );
+        for sum in sums.iter().filter(|sum| sum.plans > 1) {
+            let Sum {
+                plans,
+                meter,
+                units,
+                shown_amount,
+                ..
+            } = sum;
+            text.push_str(&format!(
+                "\nTogether under {plans} plans: {units} units of {meter}, {shown_amount}."
+            ));
+        }
         for line in &lines {
             if let Some(cap) = &line.shown_cap {
                 text.push_str(&format!("\nSpend cap of {} on {}: {cap}.", line.plan, line.meter));
@@ -255,6 +292,41 @@ async fn show(customer: &Customer, period: Period, reach: &Reach, out: Out) -> R
         text
     })?;
     Ok(Done::Well)
+}
+
+/// One meter in one billing period, under however many plans.
+#[derive(Serialize)]
+struct Sum {
+    meter: String,
+    plans: usize,
+    units: u64,
+    credit: u64,
+    amount: Option<u64>,
+    shown_amount: String,
+}
+
+fn sums(lines: &[Line], currency: Currency) -> Vec<Sum> {
+    let meters: BTreeSet<&String> = lines.iter().map(|line| &line.meter).collect();
+    let sum = |meter: &String| {
+        let of_meter: Vec<&Line> = lines.iter().filter(|line| line.meter == *meter).collect();
+        let total = |figure: fn(&Line) -> u64| {
+            of_meter
+                .iter()
+                .fold(0, |sum: u64, line| sum.saturating_add(figure(line)))
+        };
+        let amount = of_meter
+            .iter()
+            .try_fold(0, |sum: u64, line| sum.checked_add(line.amount?));
+        Sum {
+            meter: meter.clone(),
+            plans: of_meter.len(),
+            units: total(|line| line.units),
+            credit: total(|line| line.credit),
+            amount,
+            shown_amount: amount.map_or("unknown".to_owned(), |amount| Money(amount).display(currency)),
+        }
+    };
+    meters.into_iter().map(sum).collect()
 }
 
 async fn line(
@@ -306,40 +378,53 @@ async fn line(
     })
 }
 
-async fn top(n: usize, reach: &Reach, out: Out) -> Result<Done, Failure> {
+async fn top(n: u32, reach: &Reach, out: Out) -> Result<Done, Failure> {
     let now = reach.now().s();
-    let mut items: HashMap<CustomerId, Vec<Counters>> = HashMap::new();
-    for (id, _, item) in reach.control.counters.scan().await?.items {
-        items.entry(id).or_default().push(item);
+    let mut items: HashMap<CustomerId, Vec<(u32, Counters)>> = HashMap::new();
+    for (id, shard, item) in reach.control.counters.scan().await?.items {
+        items.entry(id).or_default().push((shard, item));
+    }
+    let mut rows: HashMap<CustomerId, Vec<Row>> = HashMap::new();
+    for row in reach.control.ledger.scan().await?.0 {
+        rows.entry(row.key.customer.clone()).or_default().push(row);
     }
     let mut used = Vec::new();
     for customer in reach.control.accounts.customers().await? {
-        let terms = reach.control.terms(&customer, reach.now()).await?;
         let items = items.remove(&customer.id).unwrap_or_default();
-        let counted = sum(&customer, &terms, &items, now);
-        let customer = std::sync::Arc::new((customer, terms, counted.clone()));
-        let meters = counted.into_iter().filter(|(_, units)| *units > 0);
+        let rows = rows.remove(&customer.id).unwrap_or_default();
+        let by_plan = by_plan(&customer, &items, &rows, customer.cycle.period_at(now));
+        let mut meters: BTreeMap<String, u64> = BTreeMap::new();
+        for ((_, meter), units) in &by_plan {
+            *meters.entry(meter.clone()).or_default() += units;
+        }
+        let customer = std::sync::Arc::new((customer, rows, by_plan));
+        let meters = meters.into_iter().filter(|(_, units)| *units > 0);
         used.extend(meters.map(|(meter, units)| (units, customer.clone(), meter)));
     }
     used.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.0.id.cmp(&b.1.0.id)));
-    used.truncate(n);
-    let rows = match used.is_empty() {
-        true => Vec::new(),
-        false => reach.control.ledger.scan().await?.0,
-    };
+    used.truncate(usize::try_from(n).unwrap_or(usize::MAX));
     let mut users = Vec::new();
     for (units, customer, meter) in used {
-        let (customer, terms, counted) = &*customer;
+        let (customer, rows, by_plan) = &*customer;
+        let terms = reach.control.terms(customer, reach.now()).await?;
         let period = customer.cycle.period_at(now);
-        let used = by_plan(customer, Some(counted.clone()), &rows, period, now);
-        let (credits, _) = credits(customer, &used, &rows, period, reach).await?;
-        let plan = customer.phase_at(now).plan.to_string();
-        let credit = credits.get(&(plan, meter.clone())).copied().unwrap_or(0);
+        let (credits, _) = credits(customer, by_plan, rows, period, reach).await?;
+        // Each plan by itself, as it is billed.
+        let mut lines = Vec::new();
+        for (key, units) in by_plan.iter().filter(|((_, of), _)| *of == meter) {
+            let credit = credits.get(key).copied().unwrap_or(0);
+            lines.push(line(customer, key.0.clone(), meter.clone(), (*units, credit), period, reach).await?);
+        }
+        let amount = sums(&lines, terms.currency).pop().map(|sum| sum.shown_amount);
         let included = terms.included_units(&meter);
-        let amount = terms
-            .usage_amount(&meter, units.saturating_sub(credit))
-            .map_or("unknown".to_owned(), |a| a.display(terms.currency));
-        users.push((units, customer.id.clone(), terms.tier.clone(), meter, included, amount));
+        users.push((
+            units,
+            customer.id.clone(),
+            terms.tier.clone(),
+            meter,
+            included,
+            amount.unwrap_or_default(),
+        ));
     }
     let value: Vec<_> = users
         .iter()

@@ -314,6 +314,40 @@ async fn a_record_that_was_stored_behind_an_error_shows_its_secret() {
     assert_eq!(place.secrets("acme").await.len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_failed_half_way_says_how_to_go_on() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let issued = place.json(&["keys", "issue", "acme"]).await;
+    let old = issued["hash"].as_str().expect("a hash");
+    // The counter item is told after both keys are stored.
+    let meddle = |operation: &str, body: &mut Value| match operation {
+        "UpdateItem"
+            if body["TableName"]
+                .as_str()
+                .is_some_and(|name| name.ends_with("counters")) =>
+        {
+            refused()
+        }
+        _ => None,
+    };
+    let broken = place.with("dynamodb", Arc::new(meddle)).await;
+    let (code, stdout, stderr) = broken.farebox(&["keys", "rotate", old]).await;
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert!(stderr.contains("nobody has seen it: revoke that one"), "{stderr}");
+    let keys = place.json(&["keys", "list", "acme"]).await;
+    let hashes = keys
+        .as_array()
+        .expect("keys")
+        .iter()
+        .filter_map(|key| key["hash"].as_str());
+    let unseen: Vec<&str> = hashes.filter(|hash| *hash != old).collect();
+    assert_eq!(unseen.len(), 1, "{keys}");
+    place.json(&["keys", "revoke", unseen[0]]).await;
+    let new = place.json(&["keys", "rotate", old]).await;
+    assert!(new["key"].is_string() && new["expires"].is_null(), "{new}");
+}
+
 const DEAD: [&str; 2] = ["events", "replay"];
 
 impl Place {

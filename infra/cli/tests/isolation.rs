@@ -110,7 +110,7 @@ const COMMANDS: [Case; 33] = [
     ("completions", "bash", Of::All, 0, READS),
 ];
 /// After all others: nothing comes after it.
-const LAST: Case = ("customers cancel", "acme", Of::Acme, 0, CHANGES);
+const LAST: Case = ("customers cancel", "acme --yes", Of::Acme, 0, CHANGES);
 
 #[tokio::test]
 async fn no_command_is_left_out() {

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use farebox_aws::ledger::Alert;
 use farebox_core::{
     ledger::{self, Claim, RowKey},
     tiers::{Catalog, Overrides},
@@ -39,6 +40,11 @@ impl Place {
     /// Runs the command; returns its exit code, stdout and stderr.
     async fn farebox(&self, arguments: &[&str]) -> (i32, String, String) {
         run(farebox(arguments, &[("FAREBOX_LOCAL", &self.url)])).await
+    }
+
+    async fn dry(&self, arguments: &[&str]) -> (i32, String) {
+        let (code, stdout, stderr) = self.farebox(&[arguments, &["--dry-run"]].concat()).await;
+        (code, stdout + &stderr)
     }
 
     async fn json(&self, arguments: &[&str]) -> (i32, Value) {
@@ -258,7 +264,7 @@ async fn a_parked_row_is_sent_again_if_stripe_has_nothing_of_it() {
         system.control.ledger.write(&key, write).await.expect("written");
     }
     // Whoever leaves at once would leave without paying it.
-    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
     assert_ne!(code, 0);
     let why = "is parked (stripe rejected the call): farebox stripe repair, then try again";
     assert!(stderr.contains(why), "{stderr}");
@@ -435,7 +441,7 @@ async fn a_date_names_the_period_that_begins_on_it_and_an_ended_customer_the_one
     let (_, stdout, _) = place.farebox(&["reconcile", "acme", "--period", "2027-02-15"]).await;
     assert!(stdout.contains("from 2027-02-15 08:00:00Z"), "{stdout}");
 
-    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
     assert_eq!(code, 0, "{stderr}");
     place
         .system
@@ -502,4 +508,560 @@ async fn data_in_use_is_refused_and_its_catalog_stays() {
     assert_eq!(third.catalog.0, 2, "what is sold stays");
     drop(third);
     let _ = std::fs::remove_dir_all(&directory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_that_is_sold_to_who_is_to_leave_says_that_this_takes_the_cancellation_back() {
+    let place = Place::start().await;
+    let (_, sold) = place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let subscription = sold["stripe_subscription"].as_str().expect("a subscription").to_owned();
+    let end = sold["cycle"]["current"]["end"].as_u64().expect("an end");
+    let leave = ["customers", "cancel", "acme", "--at-period-end"];
+    let goes_on = "was to end on 2027-02-15 08:00:00Z: goes on";
+
+    for set_tier in [
+        &["customers", "set-tier", "acme", "pro"][..],
+        &["customers", "set-tier", "acme", "pro", "--at-period-end"],
+        &["customers", "set-tier", "acme", "free", "--at-period-end"],
+    ] {
+        let (code, left) = place.json(&leave).await;
+        assert_eq!((code, &left["ends"]), (0, &Value::from(end)), "{left}");
+        let found = place.system.services.stripe.subscription(&subscription).await;
+        assert!(found.expect("a subscription").cancel_at_period_end);
+        let dry = [set_tier, &["--dry-run"]].concat();
+        let (code, said, _) = place.farebox(&dry).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(&format!("acme {goes_on}")), "{said}");
+        let (_, dry) = place.json(&dry).await;
+        assert_eq!(dry["was_to_end"], end, "{dry}");
+
+        let (code, said, stderr) = place.farebox(set_tier).await;
+        assert_eq!(code, 0, "{stderr}");
+        assert!(said.contains(goes_on), "{said}");
+        let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+        assert!(shown["ends"].is_null() && shown["was_to_end"].is_null(), "{shown}");
+        let found = place.system.services.stripe.subscription(&subscription).await;
+        assert!(!found.expect("a subscription").cancel_at_period_end, "{set_tier:?}");
+    }
+    place.json(&leave).await;
+    let (_, told) = place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(told["was_to_end"], end, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_at_once_is_asked_for_twice() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme"]).await;
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("give --yes, or --dry-run"), "{stderr}");
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert!(shown["ends"].is_null(), "{shown}");
+    // What can be taken back needs no second word.
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--at-period-end"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = place.farebox(&["customers", "cancel", "acme", "--yes"]).await;
+    assert_eq!(code, 0, "{stderr}");
+
+    let (code, _, stderr) = place.farebox(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("`farebox customers add acme --tier pro`"), "{stderr}");
+    let (_, said, _) = place.farebox(&["customers", "suspend", "acme"]).await;
+    assert!(
+        said.contains("its subscription has ended") && !said.contains("bill"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_change_nothing_is_not_pending() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "free"]).await;
+    let (code, said) = place.dry(&["customers", "set-tier", "acme", "free"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("nothing would change: acme has free (catalog 1,"),
+        "{said}"
+    );
+    assert_eq!(place.dry(&["customers", "set-tier", "acme", "pro"]).await.0, 2);
+    let (code, said) = place.dry(&["customers", "resume", "acme"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(place.dry(&["customers", "suspend", "acme"]).await.0, 2);
+    place.json(&["customers", "suspend", "acme"]).await;
+    let (code, said) = place.dry(&["customers", "suspend", "acme"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("acme is suspended already"), "{said}");
+
+    // A plan that lies ahead is taken back by the tier in force, and does not begin behind an end.
+    place
+        .json(&["customers", "set-tier", "acme", "pro", "--at-period-end"])
+        .await;
+    assert_eq!(place.dry(&["customers", "set-tier", "acme", "free"]).await.0, 2);
+    assert_eq!(
+        place
+            .dry(&["customers", "set-tier", "acme", "pro", "--at-period-end"])
+            .await
+            .0,
+        0
+    );
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(said.lines().any(|line| line.starts_with("then ")), "{said}");
+    let leave = ["customers", "cancel", "acme", "--at-period-end"];
+    assert_eq!(place.dry(&leave).await.0, 2);
+    let (_, said, _) = place.farebox(&leave).await;
+    assert!(said.lines().any(|line| line.starts_with("ends ")), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with("then ")), "{said}");
+    assert_eq!(place.dry(&leave).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalog_names_who_is_to_leave_among_those_who_stay_on_the_old_one() {
+    let place = Place::start().await;
+    let new = file("leaving.yaml", &DEV_TIERS.replace(OLD_PRICE, NEW_PRICE));
+    let diff = ["tiers", "diff", new.to_str().expect("a path")];
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let (_, said, _) = place.farebox(&diff).await;
+    assert!(
+        said.contains("farebox customers set-tier ID pro") && !said.contains("to leave"),
+        "{said}"
+    );
+    place.json(&["customers", "cancel", "acme", "--at-period-end"]).await;
+    let (_, said, _) = place.farebox(&diff).await;
+    assert!(said.contains("to leave, which moving takes back: acme"), "{said}");
+    let (_, diff) = place.json(&diff).await;
+    assert_eq!(diff["staying"][0]["leaving"][0], "acme", "{diff}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_key_is_not_replaced_once_more_while_its_successor_is_valid() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let hash = |key: &Value| key["hash"].as_str().expect("a hash").to_owned();
+    let (_, first) = place.json(&["keys", "issue", "acme"]).await;
+    let first = hash(&first);
+    let (code, second) = place.json(&["keys", "rotate", &first, "--grace", "1h"]).await;
+    assert_eq!((code, &second["expires"]), (0, &Value::Null), "{second}");
+    let second = hash(&second);
+
+    for last in ["--grace=24h", "--dry-run"] {
+        let (code, _, stderr) = place.farebox(&["keys", "rotate", &first, last]).await;
+        assert_eq!(code, 1, "{stderr}");
+        assert!(
+            stderr.contains(&second) && stderr.contains("rotate that one"),
+            "{stderr}"
+        );
+    }
+    let (code, third) = place.json(&["keys", "rotate", &second, "--grace", "1h"]).await;
+    assert_eq!((code, &third["expires"]), (0, &Value::Null), "{third}");
+    let third = hash(&third);
+    let (_, _, stderr) = place.farebox(&["keys", "rotate", &first]).await;
+    assert!(stderr.contains(&third), "the newest one is named: {stderr}");
+
+    // Nobody has a key in its place any more: it is replaced, and what takes its place does not end with its grace.
+    for revoked in [&second, &third] {
+        place.json(&["keys", "revoke", revoked]).await;
+    }
+    let (code, fourth) = place.json(&["keys", "rotate", &first, "--grace", "1h"]).await;
+    assert_eq!((code, &fourth["expires"]), (0, &Value::Null), "{fourth}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_expires_says_so_when_it_is_shown() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let ends = "The new key expires on 2027-04-15 08:00:00Z.";
+    let (_, key, stderr) = place.farebox(&["keys", "issue", "acme", "--expires", "90d"]).await;
+    assert!(stderr.contains(ends), "{stderr}");
+    let prefix: String = key.chars().take(12).collect();
+    let (code, _, stderr) = place.farebox(&["keys", "rotate", &prefix]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains(ends), "{stderr}");
+    let (_, _, stderr) = place.farebox(&["keys", "issue", "acme"]).await;
+    assert!(!stderr.contains("expires"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_argument_is_said_before_anything_is_done() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let cases: [(&[&str], &str); 19] = [
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--key", "--brand", "FB"],
+            "lower-case letter",
+        ),
+        (
+            &[
+                "customers",
+                "add",
+                "beta",
+                "--tier",
+                "pro",
+                "--key",
+                "--brand",
+                "FB",
+                "--dry-run",
+            ],
+            "lower-case letter",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--trial-days", "731"],
+            "731 is not in 0..=730",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--trial-days", "-1"],
+            "-1 is not in 0..=730",
+        ),
+        (
+            &["customers", "add", "beta", "--tier", "pro", "--email", "nobody"],
+            "not one mail address",
+        ),
+        (&["keys", "issue", "acme", "--brand", "FB"], "lower-case letter"),
+        (
+            &["keys", "issue", "acme", "--brand", "FB", "--dry-run"],
+            "lower-case letter",
+        ),
+        (
+            &["keys", "rotate", "fb_test_Ab3d", "--grace", "-5h"],
+            "expected a duration",
+        ),
+        (&["customers", "grant", "acme", "5", "--id", ""], "1 to 64 letters"),
+        (
+            &["customers", "grant", "acme", "-5"],
+            "expected a whole number of units",
+        ),
+        (
+            &["customers", "cap", "acme", "-5"],
+            "\"-5\" is negative: write an amount of usd",
+        ),
+        (
+            &["customers", "cap", "acme", "much"],
+            "\"much\" is not an amount: write an amount of usd",
+        ),
+        (&["keys", "issue", "acme", "--expires", "-5d"], "no duration like 90d"),
+        (&["usage", "top", "-n", "0"], "0 is not in"),
+        (&["usage", "top", "-n", "-5"], "-5 is not in"),
+        (&["cost", "--calls", "-5"], "expected a whole number of calls"),
+        (
+            &["cost", "--calls", "10M", "--remembered", "150"],
+            "'--remembered <PERCENT>'",
+        ),
+        (
+            &["counters", "restore", "acme", "-1"],
+            "invalid value '-1' for '<SHARD>'",
+        ),
+        (&["customers", "list", "--local="], "--local= names no address"),
+    ];
+    for (arguments, why) in cases {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!(code, 64, "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            stderr.contains(why) && !stderr.contains("tip:"),
+            "{arguments:?}: {stderr}"
+        );
+    }
+    let (code, ..) = place.farebox(&["customers", "show", "beta"]).await;
+    assert_eq!(code, 3, "nothing was sold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_a_tier_does_not_have_is_refused_with_those_that_it_has() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for arguments in [
+        &["customers", "cap", "acme", "none", "--meter", "foo"][..],
+        &["customers", "cap", "acme", "100", "--meter", "foo"],
+        &["customers", "cap", "acme", "none", "--meter", "foo", "--dry-run"],
+        &["customers", "grant", "acme", "100", "--meter", "foo"],
+        &["customers", "grant", "acme", "100", "--meter", "foo", "--dry-run"],
+    ] {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
+        assert_eq!(
+            stderr, "error: tier pro has no meter foo; it has api_calls\n",
+            "{arguments:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_command_line_is_json_where_that_is_asked_for() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["customers", "show", "--json"], "<ID>"),
+        (&["--json", "customers", "frobnicate"], "frobnicate"),
+        (&["customers", "--json"], "add"),
+        (
+            &["customers", "grant", "acme", "many", "--json"],
+            "expected a whole number",
+        ),
+        (&["--json"], "`farebox dev` prints no JSON"),
+        (&["dev", "--port", "0", "--json"], "`farebox dev` prints no JSON"),
+    ];
+    for (arguments, why) in cases {
+        let (code, stdout, stderr) = run(farebox(arguments, &[])).await;
+        assert_eq!((code, stdout.as_str()), (64, ""), "{arguments:?}: {stderr}");
+        let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {stderr}"));
+        let error = error["error"].as_str().expect("a sentence");
+        assert!(
+            error.contains(why) && !error.contains("Usage:"),
+            "{arguments:?}: {error}"
+        );
+        assert!(!error.starts_with("error:"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_names_no_local_system() {
+    let (code, _, stderr) = run(farebox(&["customers", "list"], &[("FAREBOX_LOCAL", "")])).await;
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("no region"), "a deployed stack is meant: {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_tiers_is_called_by_its_name() {
+    let place = Place::start().await;
+    let bad = file("mistaken.yaml", "tiers:\n  pro: {price: -1}\n");
+    let bad = bad.to_str().expect("a path");
+    let (code, _, stderr) = run(farebox(&["--port", "0", "--tiers", bad], &[])).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&format!("{bad}:2: tiers.pro.price")), "{stderr}");
+    for (file, why) in [
+        (bad, "tiers.pro.price"),
+        ("/nowhere/tiers.yaml", "read /nowhere/tiers.yaml: No such file"),
+    ] {
+        let (code, stdout, stderr) = place.farebox(&["doctor", "--tiers", file]).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(why) && !stderr.contains("allow dynamodb"), "{stderr}");
+    }
+}
+
+/// A call as a gateway asks for it.
+async fn call(system: &System, key: &str) {
+    let event = serde_json::json!({
+        "type": "REQUEST", "methodArn": "arn:aws:execute-api:eu-central-1:123456789012:a/live/GET/x",
+        "httpMethod": "GET", "path": "/v1/basic/x", "headers": { "X-Api-Key": key }, "requestContext": { "stage": "live" },
+    });
+    let answer = system.gateway.authorizers()[0].handle(&event, system.clock().now());
+    answer.await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_that_of_every_plan_of_the_period() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "free", Overrides::default()).await.expect("sold");
+    for _ in 0..3 {
+        call(system, &sold.key).await;
+    }
+    system.clock().set(START.plus_ms(600_000));
+    let (code, _) = place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    assert_eq!(code, 0);
+    for _ in 0..2 {
+        call(system, &sold.key).await;
+    }
+    let seen = async |when: &str| {
+        let (_, usage) = place.json(&["usage", "show", "acme"]).await;
+        let of = |i: usize| (usage["meters"][i]["plan"].clone(), usage["meters"][i]["units"].clone());
+        let ((free, three), (pro, two)) = (of(0), of(1));
+        let starts = |plan: &Value, with: &str| plan.as_str().is_some_and(|plan| plan.starts_with(with));
+        assert!(starts(&free, "free-") && starts(&pro, "pro-"), "{when}: {usage}");
+        assert_eq!((three, two), (Value::from(3), Value::from(2)), "{when}: {usage}");
+        assert_eq!(usage["sums"][0]["units"], 5, "{when}: {usage}");
+        let (_, top) = place.json(&["usage", "top"]).await;
+        assert_eq!(top[0]["units"], 5, "{when}: {top}");
+    };
+    seen("in the counters").await;
+    let (_, said, _) = place.farebox(&["usage", "show", "acme"]).await;
+    assert!(
+        said.contains("Together under 2 plans: 5 units of api_calls, $0.00."),
+        "{said}"
+    );
+    system.send_usage().await.expect("folded");
+    seen("in the counters and in the ledger").await;
+    let later = system.run_until(START.plus_ms(5 * 3_600_000));
+    later.await.expect("time passes");
+    seen("reported").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_in_the_second_of_a_change_is_shown_as_it_is_billed() {
+    let place = Place::start().await;
+    let system = &place.system;
+    let sold = system.sell("acme", "free", Overrides::default()).await.expect("sold");
+    for _ in 0..3 {
+        call(system, &sold.key).await;
+    }
+    place.json(&["customers", "set-tier", "acme", "pro"]).await;
+    system.send_usage().await.expect("folded");
+    let (_, compared) = place.json(&["reconcile", "acme"]).await;
+    let (_, usage) = place.json(&["usage", "show", "acme"]).await;
+    let billed = &compared["customers"][0]["sums"][0];
+    assert_eq!(billed["counted"], 3, "{compared}");
+    for figure in ["plan", "meter"] {
+        assert_eq!(usage["meters"][0][figure], billed[figure], "{usage}{compared}");
+    }
+    assert_eq!(usage["meters"][0]["units"], 3, "{usage}");
+    let (_, top) = place.json(&["usage", "top"]).await;
+    assert_eq!(top[0]["units"], 3, "{top}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_before_a_customer_began_is_none() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for arguments in [
+        &["usage", "show", "acme", "--period", "previous"][..],
+        &["usage", "show", "acme", "--period", "2026-11-01"],
+        &["reconcile", "acme", "--period", "previous"],
+        &["reconcile", "acme", "--invoice"],
+    ] {
+        let (code, stdout, stderr) = place.farebox(arguments).await;
+        assert_eq!((code, stdout.as_str()), (3, ""), "{arguments:?}: {stderr}");
+        let why = "acme has no such billing period: nothing is known of it before 2027-01-15 08:00:00Z";
+        assert!(stderr.contains(why), "{arguments:?}: {stderr}");
+    }
+    let (code, said, _) = place.farebox(&["reconcile", "--period", "previous"]).await;
+    assert_eq!((code, said.as_str()), (0, "1 customer had no such billing period.\n"));
+
+    // A trial is a period, though the next ones are counted from its end.
+    let trial = [
+        "customers",
+        "add",
+        "beta",
+        "--tier",
+        "pro",
+        "--trial-days",
+        "7",
+        "--key",
+    ];
+    place.json(&trial).await;
+    let later = place.system.run_until(START.plus_ms(8 * 86_400_000));
+    later.await.expect("time passes");
+    for command in ["usage show beta", "reconcile beta"] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--period", "previous"]).collect();
+        let (code, said, stderr) = place.farebox(&arguments).await;
+        assert_eq!(code, 0, "{said}{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_trial_and_what_is_agreed_are_shown() {
+    let place = Place::start().await;
+    let until = "rial until 2027-01-29 08:00:00Z";
+    let add = ["customers", "add", "acme", "--tier", "pro", "--trial-days", "14"];
+    let (_, said) = place.dry(&add).await;
+    assert!(said.contains("after a trial of 14 days"), "{said}");
+    let (_, said, _) = place.farebox(&add).await;
+    assert!(
+        said.contains(&format!("T{until}: nothing is charged before.")),
+        "{said}"
+    );
+    for show in [&["customers", "show", "acme"][..], &["customers", "list"]] {
+        let (_, said, _) = place.farebox(show).await;
+        assert!(said.contains(until), "{said}");
+    }
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert_eq!(shown["trial_ends"], START.s() + 14 * 86_400, "{shown}");
+    let later = place.system.run_until(START.plus_ms(15 * 86_400_000));
+    later.await.expect("time passes");
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(!said.contains("trial"), "{said}");
+
+    let text = r#"{"price": {"amount": 99900, "interval": "month"}, "included": {"api_calls": 1000000},
+                   "limits": [{"units": 1000, "window_ms": 60000}]}"#;
+    let agreed = file("agreed.json", text);
+    let agreed = agreed.to_str().expect("a path");
+    let add = ["customers", "add", "beta", "--tier", "enterprise", "--override", agreed];
+    let (code, _, stderr) = place.farebox(&add).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (_, said, _) = place.farebox(&["customers", "show", "beta"]).await;
+    let line = said.lines().find(|line| line.starts_with("agreed "));
+    assert_eq!(
+        line,
+        Some("agreed          price 999/month; included 1000000; limits 1000/min"),
+        "{said}"
+    );
+    let (_, said, _) = place.farebox(&["customers", "show", "acme"]).await;
+    assert!(!said.contains("agreed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_would_open_nothing_is_issued_with_a_warning() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    let issue = [
+        "keys",
+        "issue",
+        "acme",
+        "--scope",
+        "/v2/other",
+        "--scope",
+        "GET /v1/items",
+    ];
+    let why = "no tier has a route that /v2/other names: it opens nothing";
+    let (code, said) = place.dry(&issue).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains(&format!("warning: {why}")) && !said.contains("/v1/items"),
+        "{said}"
+    );
+    let (code, issued) = place.json(&issue).await;
+    assert_eq!((code, &issued["warnings"][0]), (0, &Value::from(why)), "{issued}");
+    assert_eq!(issued["warnings"].as_array().map(Vec::len), Some(1), "{issued}");
+    let (_, issued) = place.json(&["keys", "issue", "acme"]).await;
+    assert_eq!(issued["warnings"].as_array().map(Vec::len), Some(0), "{issued}");
+
+    place.json(&["customers", "cancel", "acme", "--yes"]).await;
+    let (code, _, stderr) = place.farebox(&["keys", "issue", "acme"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let why = "warning: the subscription of acme has ended: the key opens nothing until `farebox customers add acme`";
+    assert!(stderr.contains(why), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_to_nobody_is_not_sent() {
+    let place = Place::start().await;
+    place.json(&["customers", "add", "acme", "--tier", "pro"]).await;
+    for last in ["--dry-run", "--json"] {
+        let (code, stdout, stderr) = place.farebox(&["alerts", "test", "acme", last]).await;
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains("nothing was sent"), "{stderr}");
+    }
+    // One that was noticed is never told.
+    let system = &place.system;
+    let noticed = Alert {
+        customer: "acme".to_owned(),
+        of: "quota".to_owned(),
+        plan: "pro".to_owned(),
+        meter: "api_calls".to_owned(),
+        percent: 80,
+        period: START.s(),
+        units: 40_000,
+        included: 50_000,
+    };
+    system.control.ledger.note_alert(&noticed).await.expect("noted");
+    let (_, said, _) = place.farebox(&["alerts", "list", "acme"]).await;
+    assert!(said.contains("never: there is no address"), "{said}");
+    let tell = ["customers", "contact", "acme", "--email", "a@acme.example"];
+    place.json(&tell).await;
+    let (_, said, _) = place.farebox(&["alerts", "list", "acme"]).await;
+    assert!(said.contains("not yet"), "{said}");
+    let (code, said, stderr) = place.farebox(&["alerts", "test", "acme"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(said.contains("mail to a@acme.example"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_said_to_be_beyond_what_is_unlimited() {
+    let place = Place::start().await;
+    let text = r#"{"price": {"amount": 99900, "interval": "month"}, "included": {"api_calls": null}, "limits": []}"#;
+    let agreed = file("unlimited.json", text);
+    let agreed = agreed.to_str().expect("a path");
+    let add = ["customers", "add", "acme", "--tier", "enterprise", "--override", agreed];
+    let (code, _, stderr) = place.farebox(&add).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (_, said, _) = place.farebox(&["usage", "show", "acme"]).await;
+    assert!(said.contains("unlimited") && !said.contains("beyond"), "{said}");
+    place.json(&["customers", "add", "beta", "--tier", "pro"]).await;
+    let (_, said, _) = place.farebox(&["usage", "show", "beta"]).await;
+    assert!(said.contains("beyond what is included: billed"), "{said}");
 }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `c#<customer>` | `customer` | the [`Customer`] |
 //! | `c#<customer>` | `key#<hash>` | that the customer owns the key |
-//! | `k#<hash>` | `key` | the [`KeyRecord`] |
+//! | `k#<hash>` | `key` | the [`KeyRecord`], and what it was [`Replaced`] by |
 //! | `s#<cus_…>` | `id` | the customer's id in Farebox |
 //! | `e#<evt_…>` | `event` | that the event's effect is stored; written in one transaction with it |
 //! | `e#shown-<hash of a session>` | `event` | that a first key was shown, and by whose answer |
@@ -17,13 +17,13 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, Put, TransactWriteItem},
 };
 use farebox_core::{
-    account::{Customer, KeyRecord},
+    account::{Customer, KeyRecord, Replaced},
     id::CustomerId,
     key::KeyHash,
     tiers::Catalog,
     time::Timestamp,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, connect::Clients, item, random::Random};
 
@@ -44,6 +44,15 @@ pub enum Stored {
     Contended,
     /// The event's effect was stored before.
     Marked,
+}
+
+/// What a key's item holds: what decides its requests, and beside it what only a rotation asks for.
+#[derive(Serialize, Deserialize)]
+struct KeyDocument {
+    #[serde(flatten)]
+    key: KeyRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced: Option<Replaced>,
 }
 
 /// The accounts table.
@@ -302,13 +311,54 @@ impl AccountTable {
     /// # Errors
     /// [`Error::Contended`] if others kept changing it; [`Error`] if the outcome is not known.
     pub async fn change_key(&self, hash: KeyHash, change: impl Fn(&mut KeyRecord)) -> Result<Option<KeyRecord>, Error> {
+        self.change_document(hash, |document| change(&mut document.key)).await
+    }
+
+    /// Notes that another key took a key's place, which is valid until the end of the grace, or as long as it was if that is
+    /// sooner. `None` if there is no such key.
+    ///
+    /// # Errors
+    /// As [`Self::change_key`].
+    pub async fn put_replaced(
+        &self,
+        hash: KeyHash,
+        by: KeyHash,
+        grace_ends: Timestamp,
+    ) -> Result<Option<KeyRecord>, Error> {
+        self.change_document(hash, |KeyDocument { key, replaced }| {
+            // The grace of an earlier rotation is not what the key was issued with.
+            let expires = replaced.map_or(key.expires, |earlier| earlier.expires);
+            *replaced = Some(Replaced { by, expires });
+            key.expires = Some(key.expires.map_or(grace_ends, |expires| expires.min(grace_ends)));
+        })
+        .await
+    }
+
+    /// What a key was replaced by; `None` if it was not, or there is no such key.
+    ///
+    /// # Errors
+    /// [`Error`] if the table can't be read.
+    pub async fn replaced(&self, hash: KeyHash) -> Result<Option<Replaced>, Error> {
+        let found: Option<KeyDocument> = self.read(&format!("k#{hash}"), "key").await?;
+        Ok(found.and_then(|document| document.replaced))
+    }
+
+    async fn change_document(
+        &self,
+        hash: KeyHash,
+        change: impl Fn(&mut KeyDocument),
+    ) -> Result<Option<KeyRecord>, Error> {
         for _ in 0..TRIES_MAX {
-            let Some((seen, mut key)) = self.seen_key(hash).await? else {
+            let Some(seen) = self.text(&format!("k#{hash}"), "key").await? else {
                 return Ok(None);
             };
-            change(&mut key);
-            if self.replace_key(hash, &seen, &key).await? {
-                return Ok(Some(key));
+            let mut document: KeyDocument = self.parse(&seen)?;
+            change(&mut document);
+            if self
+                .put(&format!("k#{hash}"), "key", &document, 0, Seen::Document(&seen))
+                .await?
+            {
+                return Ok(Some(document.key));
             }
         }
         Err(Error::Contended(format!("key {hash}")))
@@ -331,7 +381,12 @@ impl AccountTable {
     /// # Errors
     /// [`Error`] if the outcome is not known.
     pub async fn replace_key(&self, hash: KeyHash, seen: &str, key: &KeyRecord) -> Result<bool, Error> {
-        self.put(&format!("k#{hash}"), "key", key, 0, Seen::Document(seen))
+        let before: KeyDocument = self.parse(seen)?;
+        let document = KeyDocument {
+            key: key.clone(),
+            ..before
+        };
+        self.put(&format!("k#{hash}"), "key", &document, 0, Seen::Document(seen))
             .await
     }
 

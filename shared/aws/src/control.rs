@@ -310,7 +310,8 @@ impl Control {
         .await
     }
 
-    /// Issues a key in place of another one, which stays valid until the grace is over.
+    /// Issues a key in place of another one, which stays valid until the grace is over. The new one expires when the other would
+    /// have by itself: not with the grace of an earlier rotation.
     ///
     /// # Errors
     /// [`Error::Refused`] if there is no such key, or it is revoked.
@@ -326,19 +327,19 @@ impl Control {
         if old.revoked.is_some() {
             return Err(Error::Refused("the key is revoked; issue a new one instead".to_owned()));
         }
+        let replaced = self.accounts.replaced(hash).await?;
         let new = NewKey {
             brand: brand.to_owned(),
             mode: old.mode,
             name: old.name,
             scopes: old.scopes,
-            expires: old.expires,
+            expires: replaced.map_or(old.expires, |earlier| earlier.expires),
         };
         let new = self.issue_key(&old.customer, new, now).await?;
         let end = now.plus_ms(grace_s.saturating_mul(1_000));
-        self.change_key(hash, now, |key| {
-            key.expires = Some(key.expires.map_or(end, |expires| expires.min(end)))
-        })
-        .await?;
+        let replaced = self.accounts.put_replaced(hash, new.key.hash(), end).await?;
+        let replaced = replaced.ok_or_else(no_such)?;
+        self.change(&replaced.customer, now, |_| Ok(())).await?;
         Ok(new)
     }
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use farebox_core::{
+    account::Standing,
     id::CustomerId,
     money::UnitAmount,
     tiers::{Catalog, Interval, MeteredPrice, Overrides, PlanId, PriceMode, Step, Terms, TermsError, TierChange},
@@ -173,6 +174,8 @@ pub struct Staying {
     pub becomes: Option<PlanId>,
     /// Who.
     pub customers: Vec<CustomerId>,
+    /// Those of them that are to leave: whoever moves them takes that back.
+    pub leaving: Vec<CustomerId>,
     /// What the new catalog would change for them.
     pub changes: Vec<String>,
 }
@@ -453,8 +456,12 @@ impl Books {
                 plan: phase.plan.clone(),
                 becomes,
                 customers: Vec::new(),
+                leaving: Vec::new(),
                 changes,
             });
+            if customer.ends.is_some() && customer.standing != Standing::Ended {
+                group.leaving.push(customer.id.clone());
+            }
             group.customers.push(customer.id);
         }
         Ok(staying.into_values().collect())

@@ -8,7 +8,7 @@ use farebox_core::{
     id::CustomerId,
     ledger::RowState,
     money::Money,
-    tiers::{AtQuota, Overrides, Terms},
+    tiers::{AtQuota, Overrides, TRIAL_DAYS_MAX, Terms},
     time::{Cycle, Period},
 };
 use farebox_stripe::{
@@ -55,6 +55,9 @@ impl Books {
         let known = self.accounts.customer(&sale.id).await?;
         if known.as_ref().is_some_and(|known| known.standing != Standing::Ended) {
             return Err(Error::Refused(format!("customer {} exists already", sale.id)));
+        }
+        if sale.trial_days.is_some_and(|days| days > TRIAL_DAYS_MAX) {
+            return Err(Error::Refused(format!("a trial has at most {TRIAL_DAYS_MAX} days")));
         }
         let prices = self.ensure_plan(&terms).await?;
         let id = &sale.id;
@@ -277,6 +280,9 @@ const TRIES_MAX: u32 = 8;
 impl Books {
     /// Changes a customer's tier.
     ///
+    /// Whoever is to leave stays: a cancellation that was asked for, at once or at the period's end, is taken back, also by the tier
+    /// that holds already.
+    ///
     /// What is wanted is written down first, then Stripe is asked, then it begins: at once from the second on at which Stripe
     /// has the new prices. Whoever finds the new base price on the subscription can finish what somebody else began, so a crash
     /// on the way leaves nothing half done for longer than the next webhook takes. The old plan's metered prices stay on the
@@ -291,7 +297,8 @@ impl Books {
         let customer = self.customer(id).await?;
         if customer.standing == Standing::Ended {
             return Err(Error::Refused(format!(
-                "the subscription of {id} has ended; sell it a tier anew"
+                "the subscription of {id} has ended: sell it a tier anew with `farebox customers add {id} --tier {}`",
+                offer.tier
             )));
         }
         let terms = control.terms_of(offer.catalog, &offer.tier, &offer.overrides).await?;
@@ -595,29 +602,14 @@ impl Books {
     /// [`Error::Refused`] if the id gave something else, or in an earlier period; else [`Error`] at the first step that fails.
     /// Repeating is safe.
     pub async fn grant(&self, id: &CustomerId, meter: &str, units: u64, grant_id: &str) -> Result<Customer, Error> {
-        let is_name = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
-        if !is_name(grant_id) {
-            return Err(Error::Refused(
-                "a grant's id is 1 to 64 letters, digits, '.', '_' or '-'".to_owned(),
-            ));
-        }
+        check_grant_id(grant_id)?;
         if units == 0 || units > farebox_core::message::UNITS_MAX {
             return Err(Error::Refused("a grant is 1 to 999999999999999 units".to_owned()));
         }
         let now = self.now();
         let customer = self.customer(id).await?;
         let terms = self.control().terms(&customer, now).await?;
-        if !terms.meters().iter().any(|known| known == meter) {
-            let known = terms.meters().join(", ");
-            return Err(Error::Refused(format!(
-                "tier {} has no meter {meter}; it has {known}",
-                terms.tier
-            )));
-        }
+        check_meter(&terms, meter)?;
         let period = customer.cycle.period_at(now.s());
         let is_known = |grant: &Grant| grant.id == grant_id && grant.meter == meter;
         let is_full = |customer: &Customer| {
@@ -721,11 +713,13 @@ impl Books {
     /// Caps what a meter's usage may cost in a billing period, or takes the cap away, from the next request on.
     ///
     /// # Errors
-    /// [`Error::Table`] if the customer's terms do not go with it: a cap needs an overage price.
+    /// [`Error::Refused`] if the tier in force has no such meter; [`Error::Table`] if the customer's terms do not go with the cap,
+    /// which needs an overage price.
     pub async fn cap(&self, id: &CustomerId, meter: &str, cap: Option<Money>) -> Result<Customer, Error> {
         let now = self.now();
         for _ in 0..TRIES_MAX {
             let seen = self.customer(id).await?;
+            check_meter(&self.control().terms(&seen, now).await?, meter)?;
             let mut changed = seen.clone();
             let in_force = seen.phase_at(now.s()).from;
             let offered = changed.offered.iter_mut();
@@ -767,6 +761,36 @@ impl Books {
     }
 }
 
+/// Whether a text can name a grant.
+///
+/// # Errors
+/// [`Error::Refused`] if it can't.
+pub fn check_grant_id(text: &str) -> Result<(), Error> {
+    let is_fine = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    match (1..=64).contains(&text.len()) && text.bytes().all(is_fine) {
+        true => Ok(()),
+        false => Err(Error::Refused(
+            "a grant's id is 1 to 64 letters, digits, '.', '_' or '-'".to_owned(),
+        )),
+    }
+}
+
+/// Whether a tier has a meter: what is given or capped on another one would never be used.
+///
+/// # Errors
+/// [`Error::Refused`] if it has not, with those that it has.
+pub fn check_meter(terms: &Terms, meter: &str) -> Result<(), Error> {
+    let known = terms.meters();
+    match known.iter().any(|known| known == meter) {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
+            "tier {} has no meter {meter}; it has {}",
+            terms.tier,
+            known.join(", ")
+        ))),
+    }
+}
+
 /// The item with the base price; `None` if there is no flat price at all.
 fn base_item(subscription: &Subscription) -> Result<Option<&SubscriptionItem>, Error> {
     let ours = |item: &&SubscriptionItem| {
@@ -789,7 +813,8 @@ fn base_item(subscription: &Subscription) -> Result<Option<&SubscriptionItem>, E
 }
 
 /// A customer's own spend caps go with it to a tier that has something to cap, unless others are agreed.
-pub(crate) fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
+#[must_use]
+pub fn keep_caps(mut overrides: Overrides, before: &Overrides, terms: &Terms) -> Overrides {
     if let (None, Some(own)) = (&overrides.spend_cap, &before.spend_cap) {
         let kept = own.iter().filter(|(meter, _)| terms.overage.contains_key(*meter));
         let mut caps = terms.spend_cap.clone();

@@ -20,7 +20,7 @@ use farebox_core::{
 };
 
 pub use catalogue::{CataloguePlan, Making, Mismatch, PlanPrices, Staying, TierPlan};
-pub use change::{CUSTOMER_KEY, Offer, Sale, When};
+pub use change::{CUSTOMER_KEY, Offer, Sale, When, check_grant_id, check_meter, keep_caps};
 pub use concurrent::each;
 pub use follow::{Concern, Followed, SoldPlan, agree, base_plan, period, unpaid_since};
 pub use reconcile::{Asked, InvoiceCheck, Reconciler, Reconciliation, RowCheck, SumCheck};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     id::CustomerId,
-    key::Mode,
+    key::{KeyHash, Mode},
     ledger::Balance,
     tiers::{Limit, Overrides, PastDue, PastDuePolicy, Pattern, PlanId},
     time::{Cycle, Timestamp},
@@ -320,6 +320,16 @@ pub struct KeyRecord {
     /// Since when it is revoked. Nothing takes that back.
     #[serde(default)]
     pub revoked: Option<Timestamp>,
+}
+
+/// That a key was replaced by a rotation: no request asks for it, only whoever replaces it once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The key that took its place.
+    pub by: KeyHash,
+    /// When the key would have expired by itself: what has its own place in [`KeyRecord::expires`] is the end of the grace.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
 }
 
 /// Why a known key does not open a request.

@@ -58,9 +58,7 @@ impl ApiKey {
     /// # Errors
     /// [`MalformedKey::Brand`] if the brand is not `[a-z][a-z0-9]{0,15}`.
     pub fn new(brand: &str, mode: Mode, random: [u8; 32]) -> Result<Self, MalformedKey> {
-        if !is_brand(brand) {
-            return Err(MalformedKey::Brand);
-        }
+        check_brand(brand)?;
         let mut text = format!("{brand}_{}_{}", mode.as_str(), base62(&random, RANDOM_LENGTH));
         text.push_str(&checksum(&text));
         Ok(Self(text))
@@ -115,8 +113,28 @@ impl ApiKey {
 }
 
 /// The SHA-256 of an API key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyHash([u8; 32]);
+
+/// A text is not the 64 hexadecimal digits of a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key's hash is 64 hexadecimal digits")]
+pub struct MalformedHash;
+
+impl TryFrom<String> for KeyHash {
+    type Error = MalformedHash;
+
+    fn try_from(text: String) -> Result<Self, MalformedHash> {
+        Self::from_hex(&text).ok_or(MalformedHash)
+    }
+}
+
+impl From<KeyHash> for String {
+    fn from(hash: KeyHash) -> Self {
+        hash.to_string()
+    }
+}
 
 impl KeyHash {
     /// Reads 64 hexadecimal digits.
@@ -168,6 +186,18 @@ fn is_brand(brand: &str) -> bool {
     brand.len() <= BRAND_LENGTH_MAX
         && brand.starts_with(|c: char| c.is_ascii_lowercase())
         && brand.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// Whether a text can be a key's brand.
+///
+/// # Errors
+/// [`MalformedKey::Brand`] if it is not `[a-z][a-z0-9]{0,15}`.
+pub fn check_brand(brand: &str) -> Result<(), MalformedKey> {
+    if is_brand(brand) {
+        Ok(())
+    } else {
+        Err(MalformedKey::Brand)
+    }
 }
 
 fn checksum(body: &str) -> String {

@@ -4,10 +4,11 @@ mod apis;
 mod parts;
 mod stripe;
 
+use farebox_core::tiers;
+
 pub(crate) use self::parts::depth;
 use super::facts::{Clock, Facts, Unread};
 use crate::{
-    arguments::Doctor,
     aws::{Reader, Service},
     failure::Failure,
     reach::{Reach, machine_time},
@@ -28,11 +29,11 @@ struct Look<'a> {
     facts: Facts,
 }
 
-/// Everything there is to see.
+/// Everything there is to see, and what a file of that name would change of what is sold.
 ///
 /// # Errors
 /// If there is no such stack, or nothing can be asked at all.
-pub(crate) async fn collect(options: &Doctor, reach: &Reach) -> Result<Facts, Failure> {
+pub(crate) async fn collect(file: Option<&(String, tiers::Catalog)>, reach: &Reach) -> Result<Facts, Failure> {
     // Of the services that it asks, the local system has one.
     let endpoint = match reach.is_local {
         true => reach.settings.dynamodb_endpoint.clone(),
@@ -66,7 +67,7 @@ pub(crate) async fn collect(options: &Doctor, reach: &Reach) -> Result<Facts, Fa
         if look.clock("Stripe", before_s, date) {
             look.stripe(&client, seen).await;
             if look.facts.stripe.as_ref().is_some_and(|stripe| !stripe.is_key_unknown) {
-                look.catalog(options, client).await;
+                look.catalog(file, client).await;
             }
         }
     }

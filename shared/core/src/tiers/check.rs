@@ -282,12 +282,25 @@ impl<'a> Check<'a> {
             );
         }
         for (index, percent) in percents.iter().enumerate() {
-            let field = format!("alerts_at#{index}");
-            if !(1..=ALERT_PERCENT_MAX).contains(percent) {
-                self.report(field, format!("has a percentage that is not 1 to {ALERT_PERCENT_MAX}"));
-            } else if percents.iter().take(index).any(|earlier| earlier == percent) {
-                self.report(field, "names the same percentage twice: leave one out");
-            }
+            let problem = if !(1..=ALERT_PERCENT_MAX).contains(percent) {
+                format!("is not a percentage from 1% to {ALERT_PERCENT_MAX}%")
+            } else if percents
+                .iter()
+                .take(index)
+                .filter(|earlier| *earlier == percent)
+                .count()
+                == 1
+            {
+                "names the same percentage twice: leave one out".to_owned()
+            } else {
+                continue;
+            };
+            // What is agreed was written nowhere that a message could quote.
+            self.broken.push(Broken {
+                at: At::Tier(format!("alerts_at#{index}")),
+                value: Some(format!("{percent}%")),
+                problem,
+            });
         }
         if self.tier.past_due.grace_s > GRACE_S_MAX {
             self.report("past_due", "has a grace of more than 60 days");

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
 use super::plan::priced;
-use super::{AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Limit, Pattern, Step, Tier, UsagePrice};
+use super::{
+    AtQuota, BasePrice, Catalog, Custom, DEFAULT_METER, Group, Limit, Overrides, Pattern, Step, Tier, UsagePrice,
+};
 use crate::money::{Currency, Money};
 
 /// One tier that is not the same in two catalogs.
@@ -48,6 +50,55 @@ impl Catalog {
             .into_iter()
             .chain(kept.flatten())
             .chain(removed.map(removed_tier))
+            .collect()
+    }
+}
+
+impl Overrides {
+    /// What is agreed, field by field as [`Catalog::diff`] writes it: `price 999/month`, `included 1000000`.
+    pub fn sentences(&self, currency: Currency) -> Vec<String> {
+        // Every field is named, so that a new one is not forgotten here.
+        let Self {
+            price: base,
+            included: units,
+            limits,
+            overage,
+            at_quota,
+            spend_cap,
+            alert_percents,
+            past_due,
+        } = self;
+        let fields = [
+            ("price", base.map(|base| price(&Custom::Fixed(base), currency))),
+            (
+                "included",
+                units.as_ref().map(|units| included(&Custom::Fixed(units.clone()))),
+            ),
+            ("limits", limits.as_deref().map(limit_list)),
+            (
+                "overage",
+                overage
+                    .as_ref()
+                    .map(|prices| by_meter(&written(prices, |meter, price| usage(meter, price, currency)))),
+            ),
+            ("at_quota", at_quota.map(policy)),
+            (
+                "spend_cap",
+                spend_cap
+                    .as_ref()
+                    .map(|caps| by_meter(&written(caps, |_, cap| amount(*cap, currency)))),
+            ),
+            (
+                "alerts_at",
+                alert_percents
+                    .as_deref()
+                    .map(|percents| format!("[{}]", list(percents))),
+            ),
+            ("past_due", past_due.map(|past_due| past_due.to_string())),
+        ];
+        fields
+            .into_iter()
+            .filter_map(|(field, value)| Some(format!("{field} {}", value?)))
             .collect()
     }
 }
@@ -266,6 +317,21 @@ fn written<T>(values: &BTreeMap<String, T>, write: impl Fn(&str, &T) -> String) 
     values
         .map(|(meter, value)| (meter.clone(), write(meter, value)))
         .collect()
+}
+
+/// What is said of each meter; the meter is named unless there is only the default one.
+fn by_meter(values: &BTreeMap<String, String>) -> String {
+    match (values.len(), values.get(DEFAULT_METER)) {
+        (0, _) => "none".to_owned(),
+        (1, Some(value)) => value.clone(),
+        _ => {
+            let meters: Vec<String> = values
+                .iter()
+                .map(|(meter, value)| format!("{meter}: {value}"))
+                .collect();
+            format!("{{{}}}", meters.join(", "))
+        }
+    }
 }
 
 fn or_none(text: Option<&String>) -> String {

@@ -41,6 +41,9 @@ pub fn parse_amount(text: &str, currency: Currency) -> Result<Money, String> {
     value::flat(text, currency)
 }
 
+/// Stripe's longest trial.
+pub const TRIAL_DAYS_MAX: u32 = 730;
+
 /// The meter that counts where nothing else is said.
 pub const DEFAULT_METER: &str = "api_calls";
 

@@ -1137,9 +1137,10 @@ fn overrides_keep_the_rules_of_the_file() {
             "tier pro with its overrides: price is per year, but the tier's quota is per month: agree on included too",
         ),
         (
-            r#"{"alert_percents":[100,1001,100]}"#,
-            "tier pro with its overrides: alerts_at names the same percentage twice: leave one out; \
-             alerts_at has a percentage that is not 1 to 1000",
+            r#"{"alert_percents":[100,1001,100,2000,100]}"#,
+            "tier pro with its overrides: alerts_at: \"100%\" names the same percentage twice: leave one out; \
+             alerts_at: \"1001%\" is not a percentage from 1% to 1000%; \
+             alerts_at: \"2000%\" is not a percentage from 1% to 1000%",
         ),
         (
             r#"{"past_due":{"grace_s":5184001,"policy":{"throttle":{"units":0,"window_ms":1000}}}}"#,

@@ -6,7 +6,6 @@ use farebox_stripe::{Access, Area, SecretKey};
 
 use super::{Look, REACH};
 use crate::{
-    arguments::Doctor,
     doctor::facts::{Catalog, Denied, Endpoint, Grace, Secret, SecretKind, Stripe},
     failure::Failure,
     reach::{cause, stripe},
@@ -181,8 +180,8 @@ impl Look<'_> {
         }
     }
 
-    pub(super) async fn catalog(&mut self, options: &Doctor, client: farebox_stripe::Client) {
-        let seen = self.sold(options, client).await.map_err(|e| e.to_string());
+    pub(super) async fn catalog(&mut self, file: Option<&(String, tiers::Catalog)>, client: farebox_stripe::Client) {
+        let seen = self.sold(file, client).await.map_err(|e| e.to_string());
         let what = "what is sold";
         self.facts.catalog = self.keep(
             what,
@@ -191,7 +190,11 @@ impl Look<'_> {
         );
     }
 
-    async fn sold(&self, options: &Doctor, client: farebox_stripe::Client) -> Result<Catalog, Failure> {
+    async fn sold(
+        &self,
+        file: Option<&(String, tiers::Catalog)>,
+        client: farebox_stripe::Client,
+    ) -> Result<Catalog, Failure> {
         let accounts = &self.reach.control.accounts;
         let version = accounts.newest_catalog().await?;
         let books = self.reach.books_with(client).await?;
@@ -202,13 +205,10 @@ impl Look<'_> {
             seen.missing = plan.steps().iter().map(Making::to_string).collect();
             seen.mismatches = plan.mismatches.iter().map(ToString::to_string).collect();
         }
-        if let Some(file) = &options.tiers {
-            let name = file.display().to_string();
-            let text = crate::tiers::read(file)?;
-            let catalog = tiers::Catalog::from_yaml(&text, &name).map_err(Failure::failed)?;
-            let plan = books.catalogue_plan(&catalog).await?;
+        if let Some((name, catalog)) = file {
+            let plan = books.catalogue_plan(catalog).await?;
             let changes = plan.changes.iter().flat_map(|change| change.sentences.clone());
-            seen.file = Some((name, changes.collect()));
+            seen.file = Some((name.clone(), changes.collect()));
         }
         Ok(seen)
     }

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::check::{SHARDS_MAX, Unsure};
 use super::super::value;
 use super::super::yaml::{Entry, Kind, Node, Place};
-use super::super::{AtQuota, BasePrice, Custom, DEFAULT_METER, Interval, Limit, Tier, UsagePrice, alert_percents};
+use super::super::{
+    AtQuota, BasePrice, Custom, DEFAULT_METER, Interval, Limit, TRIAL_DAYS_MAX, Tier, UsagePrice, alert_percents,
+};
 use super::{Draft, Marks, Periods, Reader, join, mark};
 use crate::money::Money;
-
-/// Stripe's longest trial.
-const TRIAL_DAYS_MAX: u64 = 730;
 
 const TIER_FIELDS: &[&str] = &[
     "price",
@@ -104,7 +103,7 @@ impl Reader<'_> {
         }
         let trial_days = fields
             .get("trial_days")
-            .and_then(|node| self.whole(node, &at("trial_days"), 0, TRIAL_DAYS_MAX, "a number of days"));
+            .and_then(|node| self.whole(node, &at("trial_days"), 0, TRIAL_DAYS_MAX.into(), "a number of days"));
         let mut shards = Some(1);
         if let Some(node) = fields.get("shards") {
             shards = self.whole(
