@@ -41,7 +41,7 @@ case "$what" in
         # 2 or 3: some were missed (or ran out of time). They are shown to the scenarios, and then to months without Stripe.
         case $ended in 2 | 3) ;; *) exit "$ended" ;; esac
         ended=0
-        mutate "billing ledger life webhook" --test-workspace=true --iterate "$@" || ended=$?
+        mutate "billing ledger promises life webhook" --test-workspace=true --iterate "$@" || ended=$?
         case $ended in 2 | 3) ;; *) exit "$ended" ;; esac
         mutate chaos --test-workspace=true --iterate "$@" -- -- warps
         ;;
