@@ -379,6 +379,13 @@ pub(crate) enum Customers {
         #[command(flatten)]
         trial: DryRun,
     },
+    /// Ask Stripe what holds and let the records agree, as each event does: for events that did not come.
+    Follow {
+        /// The customer's id; without it all that have a subscription.
+        id: Option<CustomerArg>,
+        #[command(flatten)]
+        trial: DryRun,
+    },
     /// Change where alerts go. An empty value takes an address away.
     Contact {
         /// The customer's id.

@@ -17,6 +17,7 @@ use crate::{
     arguments::{AddCustomer, Customers, name},
     ended_in,
     failure::{Done, Failure},
+    follow,
     keys::{show_issued, would, would_not},
     reach::Reach,
     show::{Out, count, plain, time},
@@ -165,6 +166,7 @@ pub(crate) async fn run(command: Customers, reach: &Reach, out: Out) -> Result<D
         }
         Customers::Suspend { id, trial } => suspend(&id.0, true, trial.dry_run, reach, out).await,
         Customers::Resume { id, trial } => suspend(&id.0, false, trial.dry_run, reach, out).await,
+        Customers::Follow { id, trial } => follow::run(id.map(|id| id.0), trial.dry_run, reach, out).await,
         Customers::Contact {
             id,
             email,
@@ -861,7 +863,7 @@ fn is_overdue(customer: &Customer) -> bool {
 }
 
 /// How a customer stands, in a few words.
-fn standing(customer: &Customer, now_s: u64) -> String {
+pub(crate) fn standing(customer: &Customer, now_s: u64) -> String {
     if customer.is_suspended {
         return "suspended".to_owned();
     }

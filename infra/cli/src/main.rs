@@ -14,6 +14,7 @@ mod dev;
 mod doctor;
 mod events;
 mod failure;
+mod follow;
 mod keys;
 mod period;
 mod reach;

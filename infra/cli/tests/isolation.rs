@@ -65,7 +65,7 @@ const READS: bool = false;
 
 /// Every command, with arguments that act on acme where it acts on a customer. `HASH` is that of acme's key, `NEW` a customer that
 /// there is not yet, `HOOK` an address that takes calls, `FILE` a file with tiers.
-const COMMANDS: [Case; 33] = [
+const COMMANDS: [Case; 34] = [
     ("dev", "", Of::Elsewhere, 0, READS),
     ("demo", "", Of::Elsewhere, 0, READS),
     ("doctor", "", Of::Elsewhere, 0, READS),
@@ -87,6 +87,7 @@ const COMMANDS: [Case; 33] = [
         0,
         CHANGES,
     ),
+    ("customers follow", "acme", Of::Acme, 0, READS),
     ("customers suspend", "acme", Of::Acme, 0, CHANGES),
     ("customers resume", "acme", Of::Acme, 0, CHANGES),
     ("customers set-tier", "acme middle", Of::Acme, 0, CHANGES),

@@ -1065,3 +1065,63 @@ async fn nothing_is_said_to_be_beyond_what_is_unlimited() {
     let (_, said, _) = place.farebox(&["usage", "show", "beta"]).await;
     assert!(said.contains("beyond what is included: billed"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_event_told_is_followed_by_hand() {
+    let place = Place::start().await;
+    for id in ["acme", "beta"] {
+        place.json(&["customers", "add", id, "--tier", "pro"]).await;
+    }
+    let (code, said) = place.dry(&["customers", "follow"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("2 subscriptions: the records agree with Stripe."),
+        "{said}"
+    );
+
+    // Stripe ends a subscription, and its event never comes.
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    let subscription = shown["stripe_subscription"].as_str().expect("a subscription");
+    let stripe = &place.system.services.stripe;
+    let ended = stripe
+        .cancel_subscription(subscription, false, false, "dashboard")
+        .await;
+    ended.expect("ended");
+    let (code, said) = place.dry(&["customers", "follow"]).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("acme: pro, good, "), "{said}");
+    assert!(said.contains("2 subscriptions: would change 1 record."), "{said}");
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert_eq!(shown["standing"]["is"], "good", "{shown}");
+
+    let (code, told) = place.json(&["customers", "follow"]).await;
+    assert_eq!(
+        (code, &told["changed"][0]["customer"]),
+        (0, &Value::from("acme")),
+        "{told}"
+    );
+    let (_, shown) = place.json(&["customers", "show", "acme"]).await;
+    assert_eq!(shown["standing"]["is"], "ended", "{shown}");
+    let (_, told) = place.json(&["customers", "follow", "acme"]).await;
+    assert_eq!(told["changed"], Value::Array(Vec::new()), "{told}");
+
+    // One that can't be asked for keeps no other from being followed.
+    stripe_is_down_once(&place);
+    let (code, told) = place.json(&["customers", "follow"]).await;
+    assert_eq!(code, 1, "{told}");
+    assert_eq!(
+        (&told["looked_at"], &told["failed"][0]["customer"]),
+        (&Value::from(2), &Value::from("acme"))
+    );
+    assert_eq!(place.farebox(&["customers", "follow", "nobody"]).await.0, 3);
+}
+
+fn stripe_is_down_once(place: &Place) {
+    place.system.services.stand_in.misbehave(Fault {
+        method: Some("GET".to_owned()),
+        path_prefix: "/v1/subscriptions".to_owned(),
+        // The client asks three times.
+        times: 3,
+        kind: FaultKind::DropBeforeCommit,
+    });
+}

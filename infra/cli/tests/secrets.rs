@@ -68,7 +68,7 @@ type Case = (&'static str, &'static str, Shows);
 
 /// Every command, with arguments that do something. `ACME` is a customer, `NEW` another one each time, `HASH` that of the newest key,
 /// `FILE` a file with tiers.
-const COMMANDS: [Case; 34] = [
+const COMMANDS: [Case; 35] = [
     ("dev", "--port 0 --tiers FILE", Shows::Stays),
     ("demo", "", Shows::Stays),
     ("doctor", "--tiers FILE", Shows::Nothing),
@@ -99,6 +99,7 @@ const COMMANDS: [Case; 34] = [
         "ACME --email new@acme.example --rotate-webhook-secret",
         Shows::New(SIGNING),
     ),
+    ("customers follow", "", Shows::Nothing),
     ("customers suspend", "ACME", Shows::Nothing),
     ("customers resume", "ACME", Shows::Nothing),
     ("customers set-tier", "ACME pro --at-period-end", Shows::Nothing),

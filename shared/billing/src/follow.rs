@@ -111,14 +111,7 @@ impl Books {
             let Some(subscription) = self.subscription_of(&seen).await? else {
                 return self.leave(seen, Vec::new(), cause).await;
             };
-            let sold = match base_plan(&subscription) {
-                Some(plan) => self.sold_plan(&seen, &plan).await?,
-                None => None,
-            };
-            let unpaid_since = match subscription.status.as_str() {
-                "past_due" => unpaid_since(&self.stripe.invoices(&subscription.customer).await?, &subscription.id),
-                _ => None,
-            };
+            let (sold, unpaid_since) = self.sold_in(&seen, &subscription).await?;
             let (subscription, priced) = match self.add_missing(sold.as_ref(), &subscription).await {
                 Ok(Some(updated)) => (updated, Ok(())),
                 Ok(None) => (subscription, Ok(())),
@@ -155,6 +148,37 @@ impl Books {
             }
         }
         Err(farebox_aws::Error::Contended(format!("customer {id}")).into())
+    }
+
+    /// What [`Self::follow`] would make of a customer's record: the record, and how it would be. Nothing changes.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub async fn would_follow(&self, id: &CustomerId) -> Result<(Customer, Customer), Error> {
+        let seen = self.customer(id).await?;
+        let Some(subscription) = self.subscription_of(&seen).await? else {
+            return Ok((seen.clone(), seen));
+        };
+        let (sold, unpaid_since) = self.sold_in(&seen, &subscription).await?;
+        let (agreed, _) = agree(&seen, &subscription, sold.as_ref(), unpaid_since, self.now().s());
+        Ok((seen, agreed))
+    }
+
+    /// What a subscription sells, and since when its invoices are unpaid.
+    async fn sold_in(
+        &self,
+        seen: &Customer,
+        subscription: &Subscription,
+    ) -> Result<(Option<SoldPlan>, Option<u64>), Error> {
+        let sold = match base_plan(subscription) {
+            Some(plan) => self.sold_plan(seen, &plan).await?,
+            None => None,
+        };
+        let unpaid_since = match subscription.status.as_str() {
+            "past_due" => unpaid_since(&self.stripe.invoices(&subscription.customer).await?, &subscription.id),
+            _ => None,
+        };
+        Ok((sold, unpaid_since))
     }
 
     /// Nothing changes but the event's mark. Whoever made the record what it is may have died before the counter items were told.

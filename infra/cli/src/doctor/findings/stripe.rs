@@ -105,7 +105,8 @@ pub(super) fn endpoints(stripe: &Stripe, stack: Option<&Stack>, found: &mut Vec<
                 "stripe-endpoint",
                 format!("The endpoint {id} for {form} events is disabled"),
                 why,
-                "enable it at https://dashboard.stripe.com/workbench/webhooks; Stripe disables what fails for days",
+                "enable it at https://dashboard.stripe.com/workbench/webhooks, then farebox customers follow: Stripe disables what fails \
+                 for days, and never sends what it would have sent meanwhile",
             ));
         }
         let has = |event: &str| endpoint.events.iter().any(|one| one == event || one == "*");
