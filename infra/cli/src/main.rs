@@ -4,6 +4,7 @@
 mod alerts;
 mod arguments;
 mod aws;
+mod contact;
 mod cost;
 mod counters;
 mod customers;
