@@ -6,7 +6,8 @@ use aws_sdk_sesv2::{
     operation::send_email::SendEmailError,
     types::{Body, Content, Destination, EmailContent, Message},
 };
-use aws_smithy_types::error::{display::DisplayErrorContext, operation::BuildError};
+use aws_smithy_types::error::operation::BuildError;
+use farebox_aws::chain;
 
 use crate::{Outcome, templates::Mail};
 
@@ -57,7 +58,7 @@ fn content(mail: Mail) -> Result<EmailContent, BuildError> {
 /// when the operator has settled it, and waits in the dead-letter queue until then.
 fn judge(error: &SdkError<SendEmailError>, to: &str) -> Outcome {
     let Some(service) = error.as_service_error() else {
-        return Outcome::Retry(format!("SES could not be asked: {}", DisplayErrorContext(error)));
+        return Outcome::Retry(format!("SES could not be asked: {}", chain(error)));
     };
     let code = service.code().unwrap_or("no error code");
     // SES quotes addresses, and this goes to the log.

@@ -7,7 +7,7 @@ use aws_sdk_sns::{
     error::{ProvideErrorMetadata, SdkError},
     operation::publish::PublishError,
 };
-use aws_smithy_types::error::display::DisplayErrorContext;
+use farebox_aws::chain;
 use farebox_core::alert::{AlertMessage, Occasion};
 
 use crate::{Outcome, words::rfc3339};
@@ -102,7 +102,7 @@ fn judge(error: &SdkError<PublishError>) -> Outcome {
             service.code().unwrap_or("no error code"),
             service.message().unwrap_or("no message")
         ),
-        None => format!("SNS could not be asked: {}", DisplayErrorContext(error)),
+        None => format!("SNS could not be asked: {}", chain(error)),
     })
 }
 

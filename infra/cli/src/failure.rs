@@ -71,8 +71,6 @@ impl fmt::Display for Failure {
 impl From<farebox_aws::Error> for Failure {
     fn from(error: farebox_aws::Error) -> Self {
         let text = error.to_string();
-        // What the SDK adds for its own developers.
-        let text = text.split(" (DispatchFailure(").next().unwrap_or(&text);
         let hint = if text.contains("dispatch failure") {
             ": is there a way to AWS from here, and is AWS_ENDPOINT_URL right, if it is set?"
         } else if text.contains("AccessDenied") {

@@ -80,7 +80,8 @@ impl Error {
 }
 
 /// What an error says, and what its causes say. Not how they are made (`Debug`), as the SDK would add: that may hold the raw answer.
-fn chain(error: &dyn StdError) -> String {
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
         text = format!("{text}: {error}");
