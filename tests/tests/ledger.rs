@@ -241,6 +241,84 @@ async fn an_admission_between_the_last_look_at_an_item_and_its_new_generation_is
     assert_eq!((ledger, stripe), (counted, counted));
 }
 
+/// The reporter, without a way to Stripe.
+fn cut_off(system: &System) -> Books {
+    // Nobody listens there.
+    let nowhere = farebox_stripe::Config {
+        base_url: "http://127.0.0.1:9".to_owned(),
+        ..farebox_stripe::Config::new(farebox_stripe::SecretKey::new("sk_test_local").expect("a key"))
+    };
+    Books {
+        stripe: farebox_stripe::Client::new(nowhere).expect("a client"),
+        ..system.books.clone()
+    }
+}
+
+/// One unit, in a bucket that a change cuts after two minutes, which its first generation counts and as many later ones could.
+/// What becomes of its report when Stripe is back after a day, and may have forgotten it.
+async fn after_a_day(restored_before: u32, restored_later: u32) -> (RowState, Option<String>) {
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    let id = &sold.customer.id;
+    calls(&system, &sold, 1).await;
+    system.send_usage().await.expect("folded");
+    let restore = async |times| {
+        for _ in 0..times {
+            let restored = system.control.restore_counter(id, 0, system.clock().now()).await;
+            restored.expect("restored");
+        }
+    };
+    restore(restored_before).await;
+    system.clock().set(Timestamp::from_s(START_S + 120));
+    let offer = Offer {
+        tier: "team".to_owned(),
+        catalog: system.catalog.0,
+        overrides: Overrides::default(),
+        when: When::Now,
+    };
+    system.books.change_tier(id, offer).await.expect("changed");
+    let tick = async |s, books: &Books| {
+        system.clock().set(Timestamp::from_s(s));
+        books.tick().await.expect("a tick");
+    };
+    tick(START_S + 7_200, &cut_off(&system)).await;
+    restore(restored_later).await;
+    tick(START_S + 25 * 3_600, &system.books).await;
+    let (rows, _) = system.control.ledger.scan().await.expect("readable");
+    let row = rows.into_iter().find(|row| row.units == 1).expect("the row");
+    (row.state, row.outcome)
+}
+
+#[tokio::test]
+async fn a_minute_that_later_generations_share_can_not_be_asked_for() {
+    let accepted = (RowState::Reported, Some("accepted".to_owned()));
+    assert_eq!(after_a_day(1, 0).await, accepted, "a minute for each of two");
+    assert_eq!(after_a_day(1, 3).await, accepted, "they came when the bucket was over");
+    let (state, why) = after_a_day(3, 0).await;
+    assert_eq!(state, RowState::Parked);
+    assert!(
+        why.as_deref().is_some_and(|why| why.contains("its minute is shared")),
+        "{why:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_was_frozen_before_its_bucket_was_over_is_looked_at_again() {
+    let system = system(PRO, 1).await;
+    let sold = sell(&system, "pro").await;
+    calls(&system, &sold, 1).await;
+    let closed = cut_off(&system).close(&sold.customer, START_S + 1).await;
+    assert_eq!(closed.expect("closed").sealed, 1);
+    let row = async || {
+        let (rows, _) = system.control.ledger.scan().await.expect("readable");
+        rows.into_iter().next().expect("a row")
+    };
+    assert_eq!(row().await.own_minute, Some(false), "another generation may come");
+    system.clock().set(Timestamp::from_s(START_S + 25 * 3_600));
+    system.consumer.tick().await.expect("a tick");
+    assert_eq!(row().await.outcome.as_deref(), Some("accepted"), "none came");
+}
+
 /// An item's size as DynamoDB counts it: names and values, a number two digits a byte and one more
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>).
 fn size(item: &Item) -> usize {
@@ -256,15 +334,7 @@ fn size(item: &Item) -> usize {
 async fn in_five_days_without_stripe_the_item_stays_below_1_kb_and_nothing_is_lost() {
     let system = system(TWO_METERS, 1).await;
     let sold = sell(&system, "pro").await;
-    // Nobody listens there.
-    let nowhere = farebox_stripe::Config {
-        base_url: "http://127.0.0.1:9".to_owned(),
-        ..farebox_stripe::Config::new(farebox_stripe::SecretKey::new("sk_test_local").expect("a key"))
-    };
-    let cut_off = Books {
-        stripe: farebox_stripe::Client::new(nowhere).expect("a client"),
-        ..system.books.clone()
-    };
+    let cut_off = cut_off(&system);
     let (hours, hours_with_tokens) = (120, 10);
     let mut largest = 0;
     for hour in 0..hours {
